@@ -1,0 +1,39 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs, under ~/.cache/kohort.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+CACHE := $(HOME)/.cache/kohort
+# One environment per checkout and per set of requirements, so that checkouts do not disturb each other.
+STAMP := $(shell cat pyproject.toml constraints.txt | cat - <(echo $(CURDIR)) | sha256sum | cut -c1-12)
+VENV := $(CACHE)/venv/$(STAMP)
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint unit clean
+
+demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
+	@$(BIN)/kohort-local demo $(ARGS)
+
+test: lint ## Everything that proves it: lint, types, layers, unit, component and end-to-end tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/.ready ## The fast tests alone
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+$(VENV)/.ready:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Kohort needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing Python packages into $(VENV) (about a minute the first time)"
+	@mkdir -p $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --cache-dir $(CACHE)/pip \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## Remove this checkout's environment
+	@rm -rf $(VENV)

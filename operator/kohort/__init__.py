@@ -1,0 +1,1 @@
+"""Kohort: roll out model versions cohort by cohort."""

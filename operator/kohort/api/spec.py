@@ -1,0 +1,347 @@
+"""What a user may ask for: the spec of a ModelDeployment, its defaults and its rules.
+
+The CRD is generated from these types (``python -m kohort.api.crd``); a description becomes the text
+of ``kubectl explain`` and a rule becomes an ``x-kubernetes-validations`` entry.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+from kohort.api.quantity import Duration, Percent
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """CEL rules of a schema node as (rule, message that says what to do)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in pairs]}
+
+
+class SpecStruct(
+    Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True
+):
+    """A node of the spec: immutable, camelCase in YAML."""
+
+
+Name = Annotated[
+    str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)
+]
+HeaderName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9!#$&'*+.^_|~-]+$",
+        min_length=1,
+        max_length=64,
+        description="Name of an HTTP header or gRPC metadata key, in lower case.",
+    ),
+]
+HeaderValue = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class EngineType(StrEnum):
+    """What runs the model."""
+
+    AUTO = "Auto"
+    ONNX_RUNTIME = "ONNXRuntime"
+
+
+class MetricName(StrEnum):
+    """A metric that can decide."""
+
+    ERRORS = "errors"
+
+
+class Until(StrEnum):
+    """Evidence that a step waits for."""
+
+    NON_INFERIOR = "NonInferior"
+
+
+class Model(SpecStruct):
+    """The model to serve."""
+
+    uri: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=2048,
+            description="Where the model is: file:///PATH (a path inside the pod) or http(s)://…",
+            extra_json_schema=rules(
+                (
+                    "self.startsWith('file:///') || self.startsWith('http://') || self.startsWith('https://')",
+                    "uri must start with file:///, http:// or https://",
+                ),
+            ),
+        ),
+    ]
+    digest: Annotated[
+        str,
+        Meta(
+            pattern=r"^(sha256:[0-9a-f]{64})?$",
+            max_length=71,
+            description="sha256:… of the model file; a file with another digest is never served. "
+            "Required for http(s).",
+        ),
+    ] = ""
+
+
+class Engine(SpecStruct):
+    """How the model is run."""
+
+    type: Annotated[
+        EngineType,
+        Meta(description="Auto takes the fastest engine that the pod's hardware has."),
+    ] = EngineType.AUTO
+
+
+class GPU(SpecStruct):
+    """The GPUs of each pod."""
+
+    count: Annotated[int, Meta(ge=1, le=16, description="GPUs of each pod.")] = 1
+    resource: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
+            max_length=128,
+            description="The extended resource that is asked for, nvidia.com/gpu or a MIG profile.",
+        ),
+    ] = "nvidia.com/gpu"
+    products: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=63)], ...],
+        Meta(
+            max_length=16,
+            description="Values of the node label nvidia.com/gpu.product that will do; empty: any.",
+        ),
+    ] = ()
+
+
+class ClientKey(SpecStruct):
+    """What tells one client from another, so that a client stays on one revision."""
+
+    header: Annotated[
+        HeaderName,
+        Meta(
+            description="Header with the client's identity. A request without it is told apart by its "
+            "source address."
+        ),
+    ] = "x-client-id"
+
+
+class HeaderMatch(SpecStruct):
+    """A header that must have one of the given values exactly."""
+
+    name: HeaderName
+    value: Annotated[HeaderValue | None, Meta(description="The one value that matches.")] = None
+    values: Annotated[
+        tuple[HeaderValue, ...], Meta(max_length=64, description="The values of which one must match.")
+    ] = ()
+
+    def accepted(self) -> tuple[str, ...]:
+        """The values that match, however they were written."""
+        return self.values if self.value is None else (self.value, *self.values)
+
+
+class Match(SpecStruct):
+    """All of these must hold."""
+
+    headers: Annotated[
+        tuple[
+            Annotated[
+                HeaderMatch,
+                Meta(
+                    extra_json_schema=rules(
+                        (
+                            "has(self.value) != (has(self.values) && self.values.size() > 0)",
+                            "set either value or values",
+                        ),
+                        (
+                            "!self.name.startsWith('x-kohort-')",
+                            "headers that start with x-kohort- are written by the gateway; match on another one",
+                        ),
+                    )
+                ),
+            ],
+            ...,
+        ],
+        Meta(min_length=1, max_length=8, description="Headers that must all match."),
+    ]
+
+
+class Step(SpecStruct):
+    """A canary weight, and how long or on what evidence it is held."""
+
+    weight: Annotated[
+        int, Meta(ge=1, le=100, description="Percentage of the cohort's clients on the new revision.")
+    ]
+    hold: Annotated[
+        Duration | None,
+        Meta(description="Go on after this long without evidence of harm; paused time does not count."),
+    ] = None
+    until: Annotated[
+        Until | None,
+        Meta(description="Go on once the new revision is proven to be not worse than the margin allows."),
+    ] = None
+
+
+class Cohort(SpecStruct):
+    """A named subset of clients with a rollout of its own."""
+
+    name: Annotated[Name, Meta(description="Name, unique in the list.")]
+    match: Annotated[
+        tuple[Match, ...],
+        Meta(
+            max_length=16,
+            description="A client belongs to the first cohort of which one entry matches. Without "
+            "entries everybody else: the last cohort must be such a one.",
+        ),
+    ] = ()
+    after: Annotated[
+        tuple[Name, ...],
+        Meta(max_length=16, description="Cohorts that must have been promoted before this one starts."),
+    ] = ()
+    steps: Annotated[
+        tuple[
+            Annotated[
+                Step,
+                Meta(
+                    extra_json_schema=rules(
+                        (
+                            "!(has(self.hold) && has(self.until))",
+                            "set hold or until, not both; use two steps of the same weight for both",
+                        ),
+                        (
+                            "!(self.weight == 100 && has(self.until))",
+                            "at weight 100 there is no control left to compare with; use until at a lower weight",
+                        ),
+                    )
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            min_length=1,
+            max_length=16,
+            description="Weights in rising order. After the last one the new revision is promoted.",
+            extra_json_schema=rules(
+                (
+                    "self.all(i, s, i == 0 || self[i - 1].weight <= s.weight)",
+                    "step weights must not fall; to go back, apply the former model",
+                )
+            ),
+        ),
+    ] = field(
+        default_factory=lambda: (
+            Step(weight=5, hold="1m"),
+            Step(weight=25, hold="2m"),
+            Step(weight=50, hold="2m"),
+        )
+    )
+
+
+class Metric(SpecStruct):
+    """A metric on which the new revision is compared with the cohort's own stable revision."""
+
+    name: Annotated[
+        MetricName,
+        Meta(
+            description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs."
+        ),
+    ]
+    margin: Annotated[
+        Percent,
+        Meta(
+            description="For until NonInferior: the failed share may be higher by less than this, in "
+            "percentage points."
+        ),
+    ] = "1%"
+
+
+class Analysis(SpecStruct):
+    """What decides, and how sure it must be."""
+
+    false_rollback: Annotated[
+        Percent,
+        Meta(
+            description="Greatest chance that a rollout of a harmless revision is rolled back anywhere, "
+            "however long it is watched.",
+            extra_json_schema=rules(
+                (
+                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
+                    "falseRollback must be between 0.0001% and 20%",
+                )
+            ),
+        ),
+    ] = "1%"
+    false_promotion: Annotated[
+        Percent,
+        Meta(
+            description="Greatest chance that until NonInferior passes a revision that is worse by the margin.",
+            extra_json_schema=rules(
+                (
+                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
+                    "falsePromotion must be between 0.0001% and 20%",
+                )
+            ),
+        ),
+    ] = "5%"
+    metrics: Annotated[
+        tuple[Metric, ...], Meta(min_length=1, max_length=8, description="The metrics that decide.")
+    ] = field(default_factory=lambda: (Metric(name=MetricName.ERRORS),))
+
+
+class Spec(SpecStruct):
+    """The desired state of a ModelDeployment."""
+
+    model: Annotated[
+        Model,
+        Meta(
+            description="The model. Another uri or digest is a new revision.",
+            extra_json_schema=rules(
+                (
+                    "self.uri.startsWith('file:') || (has(self.digest) && self.digest != '')",
+                    "a model from http(s) can change under you: set digest to sha256:… of the file",
+                )
+            ),
+        ),
+    ]
+    engine: Annotated[Engine, Meta(description="How the model is run.")] = field(default_factory=Engine)
+    replicas: Annotated[
+        int, Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients.")
+    ] = 1
+    gpu: Annotated[GPU | None, Meta(description="GPUs of each pod; none without it.")] = None
+    template: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Overlay on the pod template (metadata, spec), merged like kubectl apply: lists of "
+            "containers, env, volumes by name. The container that serves is called server.",
+            extra_json_schema={"x-kubernetes-preserve-unknown-fields": True},
+        ),
+    ] = field(default_factory=dict)
+    client_key: Annotated[ClientKey, Meta(description="What tells one client from another.")] = field(
+        default_factory=ClientKey
+    )
+    cohorts: Annotated[
+        tuple[Cohort, ...],
+        Meta(
+            min_length=1,
+            max_length=32,
+            description="Subsets of clients, matched in order, each with a rollout of its own.",
+            extra_json_schema={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = field(default_factory=lambda: (Cohort(name="everyone"),))
+    analysis: Annotated[Analysis, Meta(description="What decides.")] = field(default_factory=Analysis)
+    paused: Annotated[
+        bool,
+        Meta(
+            description="Hold every cohort where it is. Evidence of harm still sends a cohort back."
+        ),
+    ] = False
+    progress_deadline: Annotated[
+        Duration,
+        Meta(description="Say Stalled when a new revision is not ready after this long; nothing is undone."),
+    ] = "10m"

@@ -1,0 +1,89 @@
+"""What operator, gateway and model server must agree on: names only, no third-party imports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+GROUP = "kohort.dev"
+API_VERSION = "kohort.dev/v1alpha1"
+KIND = "ModelDeployment"
+PLURAL = "modeldeployments"
+
+# Labels on everything Kohort owns.
+LABEL_MODEL = "kohort.dev/model"
+LABEL_REVISION = "kohort.dev/revision"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "kohort"
+FIELD_MANAGER = "kohort"
+
+# Headers that the gateway writes on the way up and back; a client's own are removed.
+HEADER_COHORT = "x-kohort-cohort"
+HEADER_REVISION = "x-kohort-revision"
+
+# A path inside every model's routes that answers with the version of its route table: the
+# operator reads from it what a gateway really serves.
+TABLE_VERSION_PATH = "/.well-known/kohort/table"
+
+# Ports of the pods, by name.
+PORT_SERVER = 8080  # model server: Open Inference Protocol and /metrics
+PORT_GATEWAY = 8080  # gateway: clients
+PORT_GATEWAY_STATUS = 8081  # gateway: /ready and /stats/prometheus, read-only
+PORT_OPERATOR_ROUTES = 18000  # operator: delta ADS over mutual TLS
+PORT_OPERATOR_STATUS = 8081  # operator: /healthz, /readyz, /metrics
+
+# Weights are counted in units of which every slot has the same number, so that any whole percentage
+# is exact and a raised weight only ever adds clients.
+SLOTS = 256
+UNITS_PER_SLOT = 100
+WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
+
+# The gateway's counters as Prometheus shows them: one per (model, cohort, revision, slot, code).
+METRIC_REQUESTS = "kohort_requests"
+METRIC_DURATION = "kohort_duration"
+
+
+class FailureReason(StrEnum):
+    """Why a model server could not start; told to the operator in its last line of output."""
+
+    MODEL_NOT_FOUND = "ModelNotFound"
+    DOWNLOAD_FAILED = "DownloadFailed"
+    DIGEST_MISMATCH = "DigestMismatch"
+    MODEL_INVALID = "ModelInvalid"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
+    WARMUP_FAILED = "WarmupFailed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A start that failed: the reason, and a message that says what to do."""
+
+    reason: FailureReason
+    message: str
+
+    def line(self) -> str:
+        """The one line that a model server prints before it exits with a failure."""
+        return json.dumps({"kohortFailure": {"reason": self.reason, "message": self.message}})
+
+
+def parse_failure(output: str) -> Failure | None:
+    """The failure told by the last such line in a container's output, if there is one."""
+    for line in reversed(output.splitlines()):
+        if '"kohortFailure"' not in line:
+            continue
+        try:
+            told = json.loads(line)["kohortFailure"]
+            return Failure(FailureReason(told["reason"]), str(told["message"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def failed(code: int) -> bool:
+    """Whether an answer counts as failed: 5xx and no answer (0), and 4xx unless it is about access or load.
+
+    A concurrent control makes the 4xx of clients that always send nonsense cancel out.
+    """
+    return code == 0 or code >= 500 or (code >= 400 and code not in (401, 403, 404, 408, 429))

@@ -1,0 +1,62 @@
+"""What the planner may know of the world: plain values, gathered by ``observe``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kohort.analysis.reading import Reading
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why pods of a revision do not become ready: a condition's reason, and a message that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A revision's Deployment as last seen.
+
+    ``wanted``: replicas in its spec. ``ready``: pods that can be routed to now. ``pods``: all that
+    exist, terminating ones included.
+    """
+
+    wanted: int
+    ready: int
+    pods: int
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Gateways:
+    """The gateway fleet.
+
+    ``ready``: names of ready gateways. ``behind``: those of them that do not yet serve the route
+    table that the *persisted* status implies, with why.
+    """
+
+    ready: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+
+    @property
+    def in_effect(self) -> bool:
+        """Whether what status intends is what every client meets."""
+        return bool(self.ready) and not self.behind
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside spec and status that a decision may rest on.
+
+    ``recorded``: revisions that have a ControllerRevision. ``capacity``: by revision name, for those
+    that have a Deployment. ``readings``: by cohort name, only cohorts whose counters were read
+    since the last pass.
+    """
+
+    recorded: frozenset[str] = frozenset()
+    capacity: Mapping[str, Capacity] = field(default_factory=dict)
+    gateways: Gateways = field(default_factory=Gateways)
+    readings: Mapping[str, Reading] = field(default_factory=dict)

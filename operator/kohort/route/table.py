@@ -1,0 +1,102 @@
+"""The route table of a model: a pure function of spec and status, so that every replica serves the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from kohort.api.spec import Spec
+from kohort.api.status import Status
+
+
+@dataclass(frozen=True, order=True)
+class ModelKey:
+    """Which model: the namespace and name of its ModelDeployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class HeaderMatch:
+    """A header whose value must be one of ``values`` exactly."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CohortRoute:
+    """How one cohort's requests are split.
+
+    ``matches``: any of them, all headers of it; empty matches everybody.
+    ``weight``: percentage of clients on ``canary``; ``canary`` is empty outside a rollout.
+    """
+
+    name: str
+    matches: tuple[tuple[HeaderMatch, ...], ...]
+    stable: str
+    canary: str
+    weight: int
+    salt: str
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """All routes of one model."""
+
+    key: ModelKey
+    client_key: str
+    cohorts: tuple[CohortRoute, ...]
+
+    @property
+    def version(self) -> str:
+        """Names the content: equal on every replica of the operator, different after any change."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Revisions that a client may be sent to, each once, in order of first use."""
+        return tuple(dict.fromkeys(r for c in self.cohorts for r in (c.stable, c.canary) if r))
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """Where a ready pod listens."""
+
+    address: str
+    port: int
+
+
+Endpoints = Mapping[str, tuple[Endpoint, ...]]
+"""Ready endpoints by revision name."""
+
+
+def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
+    """The routes that ``status`` intends; None while no cohort has a stable revision.
+
+    A cohort that the spec has just gained is absent until the planner gives it a stable revision;
+    its clients meanwhile match a later cohort.
+    """
+    known = {c.name: c for c in status.cohorts if c.stable}
+    cohorts = tuple(
+        CohortRoute(
+            name=cohort.name,
+            matches=tuple(
+                tuple(HeaderMatch(h.name, h.accepted()) for h in match.headers) for match in cohort.match
+            ),
+            stable=known[cohort.name].stable,
+            canary=known[cohort.name].canary,
+            weight=known[cohort.name].weight,
+            salt=known[cohort.name].salt,
+        )
+        for cohort in spec.cohorts
+        if cohort.name in known
+    )
+    return RouteTable(key, spec.client_key.header, cohorts) if cohorts else None
