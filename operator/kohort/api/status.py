@@ -127,7 +127,7 @@ class RevisionStatus(StatusStruct):
     ] = None
 
 
-class Condition(StatusStruct):
+class Condition(StatusStruct, kw_only=True):
     """A condition by the Kubernetes conventions."""
 
     type: str
