@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CACHE := $(HOME)/.cache/kohort
 # One environment per checkout and per set of requirements, so that checkouts do not disturb each other.
-STAMP := $(shell cat pyproject.toml constraints.txt | cat - <(echo $(CURDIR)) | sha256sum | cut -c1-12)
+STAMP := $(shell { echo $(CURDIR); sed '/^\[tool/,$$d' pyproject.toml; cat constraints.txt; } | sha256sum | cut -c1-12)
 VENV := $(CACHE)/venv/$(STAMP)
 PYTHON ?= python3
 BIN := $(VENV)/bin

@@ -84,7 +84,11 @@ def _access() -> list[Manifest]:
             "apiVersion": role_api,
             "kind": "ClusterRoleBinding",
             "metadata": {"name": OPERATOR},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": OPERATOR,
+            },
             "subjects": [subject],
         },
         {
@@ -187,7 +191,10 @@ def _gateway(replicas: int, gateway_port: int, routes_port: int) -> list[Manifes
             {"name": "http", "containerPort": contract.PORT_GATEWAY},
             {"name": "http-status", "containerPort": contract.PORT_GATEWAY_STATUS},
         ],
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http-status"}, "periodSeconds": 2},
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": "http-status"},
+            "periodSeconds": 2,
+        },
         "volumeMounts": [
             {"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},

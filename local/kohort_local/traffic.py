@@ -181,9 +181,7 @@ class Traffic:
             return Answer(time.monotonic(), client, group.cohort, "", Outcome.LOST, detail=detail)
         revision = response.headers.get(HEADER_REVISION, "")
         misrouted = response.headers.get(HEADER_COHORT) != group.cohort
-        answer = Answer(
-            time.monotonic(), client, group.cohort, revision, Outcome.OK, misrouted
-        )
+        answer = Answer(time.monotonic(), client, group.cohort, revision, Outcome.OK, misrouted)
         if response.status == 200:
             labels = decode_labels(content, response.headers.get("Inference-Header-Content-Length"))
             correct = int(np.sum(labels == self._digits.labels[rows]))

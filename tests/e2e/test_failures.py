@@ -1,0 +1,169 @@
+"""What clients and rollouts meet when parts die in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from functools import partial
+
+from kohort_local.cluster import Cluster
+
+from kohort_local import manifests
+from kohort_local.install import Installation
+from tests.e2e.world import (
+    Model,
+    in_thread,
+    kill_processes,
+    nobody_noticed,
+    pod_names,
+    processes_of,
+    until,
+)
+
+KILLS = 20
+
+
+async def test_a_rollout_ends_the_same_however_often_the_operator_is_killed(
+    model: Model, installation: Installation
+) -> None:
+    """Every operator process is killed at once, at random moments of rollouts to and fro."""
+    chance = random.Random(20)
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    killed = 0
+    ends = [
+        ("v2", {"singles": "v2", "batchers": "v2"}),
+        ("v3", {"singles": "v3", "batchers": "v2"}),
+    ]
+    rollout = 0
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        while killed < KILLS:
+            version, end = ends[rollout % 2]
+            model.apply(version)
+            while not await asyncio.to_thread(partial(model.serves, **end)):
+                await asyncio.sleep(chance.uniform(0.2, 4))
+                killed += bool(
+                    await asyncio.to_thread(kill_processes, installation.kubectl, "operator")
+                )
+                if killed >= KILLS:
+                    break
+            await in_thread(f"{version} ends as it must", partial(model.serves, **end), 120)
+            rollout += 1
+    assert killed >= KILLS
+    nobody_noticed(traffic.account)
+    assert not traffic.account.refused("singles")
+    revisions = installation.kubectl.get(
+        "controllerrevisions", "-l", f"kohort.dev/model={model.name}"
+    )
+    assert len(revisions["items"]) == 3, "a restart made a revision of its own"
+
+
+async def test_a_gateway_that_is_deleted_loses_no_request(
+    model: Model, installation: Installation
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        first = pod_names(installation.kubectl, "gateway")[0]
+        await asyncio.to_thread(
+            installation.kubectl, "delete", "pod", first, "-n", manifests.NAMESPACE
+        )
+        before = traffic.account.total
+        await in_thread("clients go on", lambda: traffic.account.total > before + 200)
+    nobody_noticed(traffic.account)
+
+
+async def test_a_rollout_goes_on_after_a_gateway_was_killed(
+    model: Model, installation: Installation
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2")
+        await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
+        victim = pod_names(installation.kubectl, "gateway")[0]
+        pids = processes_of("envoy", victim)
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    account = traffic.account
+    # What was on the wire of the killed process has no answer; nothing else may be missing.
+    assert len(account.lost) <= 80, account.lost[:3]
+    assert not account.misrouted
+    assert all(len(path) <= 2 for path in account.paths.values()), "a client went back"
+
+
+async def test_a_model_pod_that_is_killed_costs_no_request(
+    model: Model, installation: Installation
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    until("two pods", lambda: model.status.get("readyReplicas") == 2)
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        revision = model.cohort("singles")["stable"]
+        pids = processes_of("kohort-server", revision)
+        os.kill(pids[0], signal.SIGKILL)
+        before = traffic.account.total
+        await in_thread("clients go on", lambda: traffic.account.total > before + 200)
+        await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)
+    nobody_noticed(traffic.account)
+
+
+async def test_a_model_pod_that_is_deleted_costs_no_request(
+    model: Model, installation: Installation
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        for name in sorted(model.pods().values()):
+            await asyncio.to_thread(installation.kubectl, "delete", "pod", name)
+            await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)
+    nobody_noticed(traffic.account)
+
+
+async def test_a_restart_of_the_api_server_stops_no_request_and_no_rollout(
+    model: Model, e2e_cluster: Cluster
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2")
+        await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
+        await asyncio.to_thread(e2e_cluster.restart, "kube-apiserver")
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"), 180)
+    nobody_noticed(traffic.account)
+
+
+async def test_of_two_operators_one_leads_and_either_can_serve_routes(
+    model: Model, installation: Installation
+) -> None:
+    """The leader's death in the middle of a rollout is followed by the other's lead."""
+    kubectl = installation.kubectl
+
+    def leader() -> str:
+        lease = kubectl.get("lease", "kohort-operator", "-n", manifests.NAMESPACE)
+        return str(lease["spec"].get("holderIdentity") or "")
+
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    names = pod_names(kubectl, "operator")
+    assert len(names) == 2
+    first = until("one leads", leader)
+    assert first in names
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2")
+        await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
+        await asyncio.to_thread(kubectl, "delete", "pod", first, "-n", manifests.NAMESPACE)
+        await in_thread("the other leads", lambda: leader() not in ("", first))
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    nobody_noticed(traffic.account)

@@ -1,0 +1,104 @@
+"""The main job: one model, rolled out cohort by cohort, on real parts."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from kohort_local.install import Installation
+from tests.e2e.world import BATCHERS, SINGLES, Model, in_thread, nobody_noticed, until
+
+
+async def test_a_better_model_is_promoted_in_every_cohort_and_no_client_notices(
+    model: Model,
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2")
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    nobody_noticed(traffic.account)
+    assert not traffic.account.refused("singles")
+    assert not traffic.account.refused("batchers")
+    assert all(len(path) <= 2 for path in traffic.account.paths.values()), "a client went back"
+
+
+async def test_a_cohort_whose_clients_fail_goes_back_alone(model: Model) -> None:
+    model.apply("v2")
+    until("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v3")
+        await in_thread("each has its own", partial(model.serves, singles="v3", batchers="v2"))
+    nobody_noticed(traffic.account)
+    assert not traffic.account.refused("singles")
+    third = model.cohort("singles")["stable"]
+    refused = traffic.account.refused("batchers", third)
+    assert 0 < refused == traffic.account.refused("batchers")
+    batchers = model.cohort("batchers")
+    assert batchers["phase"] == "RolledBack"
+    assert batchers["rejected"] == third
+    assert batchers["decisions"][0]["action"] == "RolledBack"
+    assert model.condition("Ready")["status"] == "False"
+    assert model.condition("Available")["status"] == "True"
+
+
+async def test_promotion_restarts_no_pod(model: Model) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2")
+        await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) >= 60)
+        canary = model.cohort("singles")["canary"]
+        before = {uid for uid, name in model.pods().items() if name.startswith(canary)}
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    after = {uid for uid, name in model.pods().items() if name.startswith(canary)}
+    assert before
+    assert before <= after
+    nobody_noticed(traffic.account)
+
+
+async def test_a_cohort_waits_for_those_it_comes_after(model: Model) -> None:
+    def cohorts() -> list[dict[str, object]]:
+        listed: list[dict[str, object]] = model.manifest("v1")["spec"]["cohorts"]
+        return [listed[0], {**listed[1], "after": ["batchers"]}]
+
+    model.apply("v1", cohorts=cohorts())
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    async with model.traffic() as traffic:
+        await in_thread("clients are served", lambda: traffic.account.total > 50)
+        model.apply("v2", cohorts=cohorts())
+        await in_thread("batchers try v2", lambda: model.cohort("batchers").get("weight", 0) > 0)
+        assert model.cohort("singles")["phase"] == "Waiting"
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    account = traffic.account
+    second = model.cohort("singles")["stable"]
+    assert account.first_answer["batchers", second] < account.first_answer["singles", second]
+    nobody_noticed(account)
+
+
+async def test_without_canary_traffic_nothing_is_promoted_and_status_says_what_is_missing(
+    model: Model,
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    model.apply("v2")
+    until("v2 is tried", lambda: model.cohort("singles").get("weight") == 20)
+    until("its hold is over", lambda: "request" in model.cohort("singles").get("message", ""))
+    await asyncio.sleep(3)  # longer than the hold: time alone must not promote
+    assert model.cohort("singles")["weight"] == 20
+    async with model.traffic(SINGLES, BATCHERS) as traffic:
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+    nobody_noticed(traffic.account)
+
+
+def test_columns_name_the_revisions_people_know(model: Model, installation: Installation) -> None:
+    model.apply("v1")
+    until("v1 serves", partial(model.serves, singles="v1", batchers="v1"))
+    until("ready", lambda: model.condition("Ready").get("status") == "True")
+    header, row = installation.kubectl("get", "mdep", model.name).splitlines()
+    assert header.split() == ["NAME", "READY", "PHASE", "STABLE", "CANARY", "WEIGHT", "STEP", "AGE"]
+    assert row.split()[1:4] == ["True", "Healthy", "v1"]
+    installation.kubectl("wait", "--for=condition=Ready", f"mdep/{model.name}", "--timeout=10s")
