@@ -12,7 +12,9 @@ PERCENT_PATTERN = r"^[0-9]{1,3}(\.[0-9]{1,4})?%$"
 
 Duration = Annotated[
     str,
-    Meta(pattern=DURATION_PATTERN, max_length=32, description="A duration such as 90s, 10m or 1h30m."),
+    Meta(
+        pattern=DURATION_PATTERN, max_length=32, description="A duration such as 90s, 10m or 1h30m."
+    ),
 ]
 Percent = Annotated[
     str, Meta(pattern=PERCENT_PATTERN, max_length=9, description="A percentage such as 1% or 0.5%.")

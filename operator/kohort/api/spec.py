@@ -20,14 +20,17 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
 
 
 class SpecStruct(
-    Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True
+    Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
 ):
     """A node of the spec: immutable, camelCase in YAML."""
 
 
-Name = Annotated[
-    str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)
-]
+Name = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)]
 HeaderName = Annotated[
     str,
     Meta(
@@ -59,7 +62,7 @@ class Until(StrEnum):
     NON_INFERIOR = "NonInferior"
 
 
-class Model(SpecStruct):
+class Model(SpecStruct, frozen=True):
     """The model to serve."""
 
     uri: Annotated[
@@ -87,7 +90,7 @@ class Model(SpecStruct):
     ] = ""
 
 
-class Engine(SpecStruct):
+class Engine(SpecStruct, frozen=True):
     """How the model is run."""
 
     type: Annotated[
@@ -96,7 +99,7 @@ class Engine(SpecStruct):
     ] = EngineType.AUTO
 
 
-class GPU(SpecStruct):
+class GPU(SpecStruct, frozen=True):
     """The GPUs of each pod."""
 
     count: Annotated[int, Meta(ge=1, le=16, description="GPUs of each pod.")] = 1
@@ -117,25 +120,32 @@ class GPU(SpecStruct):
     ] = ()
 
 
-class ClientKey(SpecStruct):
+class ClientKey(SpecStruct, frozen=True):
     """What tells one client from another, so that a client stays on one revision."""
 
     header: Annotated[
         HeaderName,
         Meta(
             description="Header with the client's identity. A request without it is told apart by its "
-            "source address."
+            "source address.",
+            extra_json_schema=rules(
+                (
+                    "!self.startsWith('x-kohort-')",
+                    "headers that start with x-kohort- are written by the gateway; name another one",
+                )
+            ),
         ),
     ] = "x-client-id"
 
 
-class HeaderMatch(SpecStruct):
+class HeaderMatch(SpecStruct, frozen=True):
     """A header that must have one of the given values exactly."""
 
     name: HeaderName
     value: Annotated[HeaderValue | None, Meta(description="The one value that matches.")] = None
     values: Annotated[
-        tuple[HeaderValue, ...], Meta(max_length=64, description="The values of which one must match.")
+        tuple[HeaderValue, ...],
+        Meta(max_length=64, description="The values of which one must match."),
     ] = ()
 
     def accepted(self) -> tuple[str, ...]:
@@ -143,7 +153,7 @@ class HeaderMatch(SpecStruct):
         return self.values if self.value is None else (self.value, *self.values)
 
 
-class Match(SpecStruct):
+class Match(SpecStruct, frozen=True):
     """All of these must hold."""
 
     headers: Annotated[
@@ -158,7 +168,8 @@ class Match(SpecStruct):
                         ),
                         (
                             "!self.name.startsWith('x-kohort-')",
-                            "headers that start with x-kohort- are written by the gateway; match on another one",
+                            "headers that start with x-kohort- are written by the gateway; "
+                            "match on another one",
                         ),
                     )
                 ),
@@ -169,23 +180,28 @@ class Match(SpecStruct):
     ]
 
 
-class Step(SpecStruct):
+class Step(SpecStruct, frozen=True):
     """A canary weight, and how long or on what evidence it is held."""
 
     weight: Annotated[
-        int, Meta(ge=1, le=100, description="Percentage of the cohort's clients on the new revision.")
+        int,
+        Meta(ge=1, le=100, description="Percentage of the cohort's clients on the new revision."),
     ]
     hold: Annotated[
         Duration | None,
-        Meta(description="Go on after this long without evidence of harm; paused time does not count."),
+        Meta(
+            description="Go on after this long without evidence of harm; paused time does not count."
+        ),
     ] = None
     until: Annotated[
         Until | None,
-        Meta(description="Go on once the new revision is proven to be not worse than the margin allows."),
+        Meta(
+            description="Go on once the new revision is proven to be not worse than the margin allows."
+        ),
     ] = None
 
 
-class Cohort(SpecStruct):
+class Cohort(SpecStruct, frozen=True):
     """A named subset of clients with a rollout of its own."""
 
     name: Annotated[Name, Meta(description="Name, unique in the list.")]
@@ -199,7 +215,10 @@ class Cohort(SpecStruct):
     ] = ()
     after: Annotated[
         tuple[Name, ...],
-        Meta(max_length=16, description="Cohorts that must have been promoted before this one starts."),
+        Meta(
+            max_length=16,
+            description="Cohorts that must have been promoted before this one starts.",
+        ),
     ] = ()
     steps: Annotated[
         tuple[
@@ -213,7 +232,8 @@ class Cohort(SpecStruct):
                         ),
                         (
                             "!(self.weight == 100 && has(self.until))",
-                            "at weight 100 there is no control left to compare with; use until at a lower weight",
+                            "at weight 100 there is no control left to compare with; "
+                            "use until at a lower weight",
                         ),
                     )
                 ),
@@ -240,7 +260,7 @@ class Cohort(SpecStruct):
     )
 
 
-class Metric(SpecStruct):
+class Metric(SpecStruct, frozen=True):
     """A metric on which the new revision is compared with the cohort's own stable revision."""
 
     name: Annotated[
@@ -258,7 +278,7 @@ class Metric(SpecStruct):
     ] = "1%"
 
 
-class Analysis(SpecStruct):
+class Analysis(SpecStruct, frozen=True):
     """What decides, and how sure it must be."""
 
     false_rollback: Annotated[
@@ -277,7 +297,8 @@ class Analysis(SpecStruct):
     false_promotion: Annotated[
         Percent,
         Meta(
-            description="Greatest chance that until NonInferior passes a revision that is worse by the margin.",
+            description="Greatest chance that until NonInferior passes a revision that is worse by the "
+            "margin.",
             extra_json_schema=rules(
                 (
                     "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
@@ -291,7 +312,7 @@ class Analysis(SpecStruct):
     ] = field(default_factory=lambda: (Metric(name=MetricName.ERRORS),))
 
 
-class Spec(SpecStruct):
+class Spec(SpecStruct, frozen=True):
     """The desired state of a ModelDeployment."""
 
     model: Annotated[
@@ -306,9 +327,12 @@ class Spec(SpecStruct):
             ),
         ),
     ]
-    engine: Annotated[Engine, Meta(description="How the model is run.")] = field(default_factory=Engine)
+    engine: Annotated[Engine, Meta(description="How the model is run.")] = field(
+        default_factory=Engine
+    )
     replicas: Annotated[
-        int, Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients.")
+        int,
+        Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients."),
     ] = 1
     gpu: Annotated[GPU | None, Meta(description="GPUs of each pod; none without it.")] = None
     template: Annotated[
@@ -319,8 +343,8 @@ class Spec(SpecStruct):
             extra_json_schema={"x-kubernetes-preserve-unknown-fields": True},
         ),
     ] = field(default_factory=dict)
-    client_key: Annotated[ClientKey, Meta(description="What tells one client from another.")] = field(
-        default_factory=ClientKey
+    client_key: Annotated[ClientKey, Meta(description="What tells one client from another.")] = (
+        field(default_factory=ClientKey)
     )
     cohorts: Annotated[
         tuple[Cohort, ...],
@@ -331,10 +355,29 @@ class Spec(SpecStruct):
             extra_json_schema={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["name"],
+                **rules(
+                    (
+                        "!has(self[self.size() - 1].match) || self[self.size() - 1].match.size() == 0",
+                        "the catch-all cohort must be last: the last cohort must have no match, so that "
+                        "every client belongs to one",
+                    ),
+                    (
+                        "self.all(i, c, i == self.size() - 1 || (has(c.match) && c.match.size() > 0))",
+                        "only the last cohort may be without match: cohorts after it would never get a "
+                        "client",
+                    ),
+                    (
+                        "self.all(i, c, !has(c.after) || c.after.all(a, "
+                        "self.exists(j, other, j < i && other.name == a)))",
+                        "after may only name cohorts that stand earlier in the list",
+                    ),
+                ),
             },
         ),
     ] = field(default_factory=lambda: (Cohort(name="everyone"),))
-    analysis: Annotated[Analysis, Meta(description="What decides.")] = field(default_factory=Analysis)
+    analysis: Annotated[Analysis, Meta(description="What decides.")] = field(
+        default_factory=Analysis
+    )
     paused: Annotated[
         bool,
         Meta(
@@ -343,5 +386,7 @@ class Spec(SpecStruct):
     ] = False
     progress_deadline: Annotated[
         Duration,
-        Meta(description="Say Stalled when a new revision is not ready after this long; nothing is undone."),
+        Meta(
+            description="Say Stalled when a new revision is not ready after this long; nothing is undone."
+        ),
     ] = "10m"

@@ -11,7 +11,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-Time = Annotated[str, Meta(description="RFC 3339 time in UTC.", extra_json_schema={"format": "date-time"})]
+Time = Annotated[
+    str, Meta(description="RFC 3339 time in UTC.", extra_json_schema={"format": "date-time"})
+]
 
 
 class StatusStruct(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -50,22 +52,28 @@ class Verdict(StrEnum):
     METRICS_ERROR = "MetricsError"
 
 
-class Tally(StatusStruct):
+class Tally(StatusStruct, frozen=True):
     """Requests of one arm since the analysis began."""
 
-    requests: int = 0
-    failed: int = 0
+    requests: Annotated[int, Meta(description="Requests that were answered or given up.")] = 0
+    failed: Annotated[int, Meta(description="Those of them that failed.")] = 0
 
 
-class Evidence(StatusStruct):
+class Evidence(StatusStruct, frozen=True):
     """What an analysis has accumulated for one cohort and metric."""
 
-    metric: str = "errors"
+    metric: Annotated[str, Meta(description="Name of the metric.")] = "errors"
     verdict: Verdict = Verdict.INSUFFICIENT
-    message: Annotated[str, Meta(max_length=512)] = ""
-    canary: Tally = field(default_factory=Tally)
-    stable: Tally = field(default_factory=Tally)
-    since: Time | None = None
+    message: Annotated[
+        str, Meta(max_length=512, description="What was seen, and what is still needed.")
+    ] = ""
+    canary: Annotated[Tally, Meta(description="The new revision's requests.")] = field(
+        default_factory=Tally
+    )
+    stable: Annotated[Tally, Meta(description="The stable revision's requests.")] = field(
+        default_factory=Tally
+    )
+    since: Annotated[Time | None, Meta(description="When the analysis began.")] = None
     updated: Annotated[
         Time | None, Meta(description="When counters of both arms were last read together.")
     ] = None
@@ -73,92 +81,115 @@ class Evidence(StatusStruct):
         str,
         Meta(
             max_length=16384,
-            description="Log e-values and the counter snapshot they were computed from; format version first.",
+            description="Log e-values and the counter snapshot they were computed from; "
+            "format version first.",
         ),
     ] = ""
 
 
-class Decision(StatusStruct):
+class Decision(StatusStruct, frozen=True):
     """The record of one promotion or rollback: what was seen, and what was done."""
 
-    action: Annotated[str, Meta(max_length=32)]  # Promoted | RolledBack | Superseded
-    revision: str
-    at: Time
-    message: Annotated[str, Meta(max_length=1024)] = ""
+    action: Annotated[str, Meta(max_length=32, description="Promoted, RolledBack or Superseded.")]
+    revision: Annotated[str, Meta(description="Revision that was decided on.")]
+    at: Annotated[Time, Meta(description="When it was decided.")]
+    message: Annotated[str, Meta(max_length=1024, description="What was seen.")] = ""
 
 
-class CohortStatus(StatusStruct):
+class CohortStatus(StatusStruct, frozen=True):
     """One cohort's rollout."""
 
-    name: str
+    name: Annotated[str, Meta(description="The cohort's name in the spec.")]
     phase: CohortPhase = CohortPhase.PENDING
     message: Annotated[str, Meta(max_length=1024, description="What is awaited, and why.")] = ""
     stable: Annotated[str, Meta(description="Revision of the cohort's stable clients.")] = ""
     canary: Annotated[str, Meta(description="Revision being tried, if any.")] = ""
     step: Annotated[int, Meta(description="Index of the step, from 0.")] = 0
-    weight: Annotated[int, Meta(description="Percentage of the cohort's clients on the canary.")] = 0
+    weight: Annotated[
+        int, Meta(description="Percentage of the cohort's clients on the canary.")
+    ] = 0
     salt: Annotated[str, Meta(description="Salt of this rollout's client hash.")] = ""
     step_started_at: Annotated[
         Time | None, Meta(description="When every gateway had taken the step's weight.")
     ] = None
     rejected: Annotated[
-        str, Meta(description="Revision that failed here; not tried again while the spec asks for it.")
+        str,
+        Meta(description="Revision that failed here; not tried again while the spec asks for it."),
     ] = ""
-    evidence: tuple[Evidence, ...] = ()
-    decisions: Annotated[tuple[Decision, ...], Meta(max_length=10, description="Newest first.")] = ()
+    evidence: Annotated[
+        tuple[Evidence, ...], Meta(description="What the analysis has seen, by metric.")
+    ] = ()
+    decisions: Annotated[
+        tuple[Decision, ...], Meta(max_length=10, description="Newest first.")
+    ] = ()
 
 
-class RevisionStatus(StatusStruct):
+class RevisionStatus(StatusStruct, frozen=True):
     """One revision: an immutable snapshot of what decides an answer."""
 
-    name: str
+    name: Annotated[str, Meta(description="Name of its ControllerRevision and Deployment.")]
     number: Annotated[int, Meta(description="Counts up; shown as vNUMBER.")]
-    uri: str
-    created_at: Time
+    uri: Annotated[str, Meta(description="The model's uri.")]
+    created_at: Annotated[Time, Meta(description="When the spec first asked for it.")]
     replicas: Annotated[int, Meta(description="Pods that are wanted now.")] = 0
-    ready_replicas: int = 0
-    reason: Annotated[str, Meta(max_length=64)] = ""
-    message: Annotated[str, Meta(max_length=1024)] = ""
+    ready_replicas: Annotated[int, Meta(description="Pods that can be routed to.")] = 0
+    reason: Annotated[
+        str, Meta(max_length=64, description="Why pods do not become ready, in one word.")
+    ] = ""
+    message: Annotated[
+        str, Meta(max_length=1024, description="Why pods do not become ready, and what to do.")
+    ] = ""
     preparing_since: Annotated[
-        Time | None, Meta(description="Since when pods are awaited; the progress deadline counts from here.")
+        Time | None,
+        Meta(description="Since when pods are awaited; the progress deadline counts from here."),
     ] = None
     unused_since: Annotated[
         Time | None, Meta(description="Since when no gateway sends anything here.")
     ] = None
 
 
-class Condition(StatusStruct, kw_only=True):
+class Condition(StatusStruct, frozen=True, kw_only=True):
     """A condition by the Kubernetes conventions."""
 
-    type: str
-    status: str
-    reason: str
-    message: str = ""
-    last_transition_time: Time
-    observed_generation: int
+    type: Annotated[str, Meta(description="Ready, Reconciling, Stalled or Available.")]
+    status: Annotated[str, Meta(description="True, False or Unknown.")]
+    reason: Annotated[str, Meta(description="Why, in one word.")]
+    message: Annotated[str, Meta(description="Why, in a sentence.")] = ""
+    last_transition_time: Annotated[Time, Meta(description="When status last changed.")]
+    observed_generation: Annotated[int, Meta(description="Generation that it was said of.")]
 
 
-class Summary(StatusStruct):
+class Summary(StatusStruct, frozen=True):
     """The columns of ``kubectl get``."""
 
-    stable: str = ""
-    canary: str = ""
-    weight: str = ""
-    step: str = ""
+    stable: Annotated[str, Meta(description="Revisions of the stable clients.")] = ""
+    canary: Annotated[str, Meta(description="Revision being tried.")] = ""
+    weight: Annotated[str, Meta(description="Share of clients on the canary.")] = ""
+    step: Annotated[str, Meta(description="Step of the rollout.")] = ""
 
 
-class Status(StatusStruct):
+class Status(StatusStruct, frozen=True):
     """The observed state of a ModelDeployment."""
 
-    observed_generation: int = -1
+    observed_generation: Annotated[
+        int, Meta(description="Generation that all of this was said of.")
+    ] = -1
     phase: Phase = Phase.PENDING
-    message: Annotated[str, Meta(max_length=1024)] = ""
+    message: Annotated[
+        str, Meta(max_length=1024, description="What is going on, with figures.")
+    ] = ""
     desired: Annotated[str, Meta(description="Revision that the spec asks for.")] = ""
-    replicas: int = 0
-    ready_replicas: int = 0
-    selector: str = ""
-    paused_at: Time | None = None
+    replicas: Annotated[int, Meta(description="Pods of all revisions.")] = 0
+    ready_replicas: Annotated[int, Meta(description="Pods that can be routed to.")] = 0
+    selector: Annotated[str, Meta(description="Label selector of the pods.")] = ""
+    paused_at: Annotated[Time | None, Meta(description="Since when the rollout is paused.")] = None
     summary: Summary = field(default_factory=Summary)
-    cohorts: tuple[CohortStatus, ...] = ()
-    revisions: tuple[RevisionStatus, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+    cohorts: Annotated[
+        tuple[CohortStatus, ...], Meta(description="Each cohort's rollout, in the spec's order.")
+    ] = ()
+    revisions: Annotated[
+        tuple[RevisionStatus, ...], Meta(description="Revisions that are known, newest first.")
+    ] = ()
+    conditions: Annotated[
+        tuple[Condition, ...], Meta(description="Conditions by the Kubernetes conventions.")
+    ] = ()
