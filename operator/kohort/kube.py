@@ -1,0 +1,247 @@
+"""The connection to the API server: bytes in and out, time-outs on every call, watches as lines.
+
+A generic client library would cost the operator 20 MB and twice the CPU per call, and decode into
+models that nobody here reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import msgspec.yaml
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+CONNECT_SECONDS = 5.0
+CALL_SECONDS = 15.0
+# Bookmarks come about once a minute: a watch that says less than this is dead.
+WATCH_SILENCE_SECONDS = 90.0
+LARGEST_LINE = 4 * 1024 * 1024
+TOKEN_SECONDS = 60.0
+
+
+class ApiError(Exception):
+    """An answer of the API server that is no success; ``status`` 0 is no answer at all."""
+
+    def __init__(self, status: int, reason: str, message: str, call: str) -> None:
+        super().__init__(f"{call}: {status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class _Failure(msgspec.Struct):
+    """The parts of a metav1.Status that are told on."""
+
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where an API server is and how to be believed by it; paths are of PEM files."""
+
+    url: str
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    token_path: Path | None = None
+    token: str = field(default="", repr=False)
+
+    def tls(self) -> ssl.SSLContext:
+        """A context that trusts this server alone."""
+        context = ssl.create_default_context(cadata=self.ca or None)
+        if self.certificate:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def bearer(self) -> str:
+        """The token to send, read anew: the kubelet rotates the file."""
+        return self.token_path.read_text().strip() if self.token_path else self.token
+
+
+def in_cluster(directory: Path, environ: Mapping[str, str] = os.environ) -> Server:
+    """The server that a pod's service account is for.
+
+    Raises:
+        FileNotFoundError, KeyError: this is not a pod, or its token is not mounted.
+    """
+    host = environ["KUBERNETES_SERVICE_HOST"]
+    host = f"[{host}]" if ":" in host else host
+    token = directory / "token"
+    if not token.exists():
+        raise FileNotFoundError(f"no token in {directory}: set automountServiceAccountToken: true")
+    return Server(
+        url=f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}",
+        ca=(directory / "ca.crt").read_text(),
+        token_path=token,
+    )
+
+
+def from_kubeconfig(path: Path, scratch: Path) -> Server:
+    """The server of a kubeconfig's current context; embedded keys are put into ``scratch``.
+
+    Raises:
+        ValueError: the file names no such context, or a way to authenticate other than
+            certificates and tokens.
+    """
+    config: Any = msgspec.yaml.decode(path.read_bytes())
+
+    def named(kind: str, name: str) -> dict[str, Any]:
+        for entry in config.get(f"{kind}s") or ():
+            if entry.get("name") == name:
+                found: dict[str, Any] = entry.get(kind) or {}
+                return found
+        raise ValueError(f"{path} has no {kind} {name!r}; check current-context")
+
+    context = named("context", str(config.get("current-context")))
+    cluster, user = named("cluster", context["cluster"]), named("user", context["user"])
+    if "exec" in user or "auth-provider" in user:
+        raise ValueError(f"{path}: exec and auth-provider are not supported; use a token instead")
+
+    def pem(source: dict[str, Any], name: str) -> str:
+        if f"{name}-data" not in source:
+            return str(path.parent / source[name]) if name in source else ""
+        target = scratch / f"{name}.pem"
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(base64.b64decode(source[f"{name}-data"]))
+        return str(target)
+
+    ca = pem(cluster, "certificate-authority")
+    return Server(
+        url=cluster["server"].rstrip("/"),
+        ca=Path(ca).read_text() if ca else "",
+        certificate=pem(user, "client-certificate"),
+        key=pem(user, "client-key"),
+        token=user.get("token", ""),
+        token_path=Path(user["tokenFile"]) if "tokenFile" in user else None,
+    )
+
+
+class Kube:
+    """Calls to one API server over one pool of connections.
+
+    ``on_call`` hears of every call: verb, status (0: no answer).
+    """
+
+    def __init__(self, server: Server, on_call: Callable[[str, int], None] | None = None) -> None:
+        self.server = server
+        self._on_call = on_call or (lambda verb, status: None)
+        self._tls = server.tls() if server.url.startswith("https:") else False
+        self._session: aiohttp.ClientSession | None = None
+        self._token = ("", -TOKEN_SECONDS)
+
+    async def __aenter__(self) -> Kube:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+            timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, connect=CONNECT_SECONDS),
+            headers={"User-Agent": "kohort-operator", "Accept": JSON},
+            read_bufsize=256 * 1024,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """The body of a successful answer.
+
+        Raises:
+            ApiError: any other answer, or none in time.
+        """
+        try:
+            async with self._open().request(
+                method,
+                self.server.url + path,
+                params=params,
+                data=None if body is None else msgspec.json.encode(body),
+                headers=self._headers(content_type if body is not None else None),
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._on_call(method, 0)
+            raise ApiError(0, "Unreachable", str(error) or "no answer in time", path) from error
+        self._on_call(method, answer.status)
+        if answer.status >= 300:
+            raise _api_error(answer.status, content, f"{method} {path}")
+        return content
+
+    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """The lines of a watch until the server ends it or falls silent.
+
+        Raises:
+            ApiError: the watch was refused or broken.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_SILENCE_SECONDS
+        )
+        try:
+            async with self._open().get(
+                self.server.url + path,
+                params={**params, "watch": "1", "allowWatchBookmarks": "true"},
+                headers=self._headers(None),
+                timeout=timeout,
+            ) as answer:
+                self._on_call("WATCH", answer.status)
+                if answer.status >= 300:
+                    raise _api_error(answer.status, await answer.read(), f"WATCH {path}")
+                async for line in _lines(answer.content):
+                    yield line
+        except TimeoutError:
+            return  # silence: the next watch goes on from the same place
+        except (aiohttp.ClientError, OSError) as error:
+            raise ApiError(0, "Unreachable", str(error), f"WATCH {path}") from error
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        return self._session
+
+    def _headers(self, content_type: str | None) -> dict[str, str]:
+        headers = {"Content-Type": content_type} if content_type else {}
+        now = asyncio.get_running_loop().time()
+        if now - self._token[1] >= TOKEN_SECONDS:
+            self._token = (self.server.bearer(), now)
+        if self._token[0]:
+            headers["Authorization"] = f"Bearer {self._token[0]}"
+        return headers
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines of a stream, each up to LARGEST_LINE."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
+        if len(rest) > LARGEST_LINE:
+            raise aiohttp.ClientPayloadError("a watch event is too large")
+
+
+def _api_error(status: int, content: bytes, call: str) -> ApiError:
+    try:
+        told = msgspec.json.decode(content, type=_Failure)
+    except msgspec.MsgspecError:
+        told = _Failure(message=content[:200].decode(errors="replace"))
+    return ApiError(status, told.reason, told.message, call)
