@@ -22,6 +22,7 @@ Arms = Mapping[str, Count]
 class Reading:
     """One cohort's counters, all read at one time.
 
+    ``at``: Unix time of the reading; of two readings the one with the greater time is newer.
     ``sources``: per process that counts (a gateway's container), its arms. A source that could not be
     read is absent: its next reading holds what was missed. A process that starts anew has another name.
     ``errors``: why sources are absent; empty when every ready gateway was read.

@@ -1,10 +1,180 @@
-"""SEAM (to be written): sequential analysis of one (cohort, metric) by a two-arm e-process.
+"""Sequential analysis of one cohort and metric: evidence that survives restarts and counts once."""
 
-def begin(metric: Metric, reading: Reading | None, now: datetime) -> Evidence
-    Fresh evidence; its snapshot is the reading, so that only later requests count.
+from __future__ import annotations
 
-def advance(evidence: Evidence, reading: Reading, *, canary: str, stable: str, metric: Metric,
-            alpha: float, beta: float, now: datetime) -> Evidence
-    Adds what was counted since the snapshot. alpha is this check's share of falseRollback, beta
-    falsePromotion. Sets verdict and message. Idempotent: the same reading twice adds nothing.
-"""
+import math
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct, structs
+
+from kohort.analysis import wording
+from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
+from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.reading import Count, Reading
+from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.quantity import share
+from kohort.api.spec import Metric
+from kohort.api.status import Evidence, Tally, Verdict
+
+FORMAT = "1:"
+"""Begins every state; another format begins with another number."""
+
+_NO_CAPITAL_YET = (0.0,) * len(HARM_BETS)
+_NO_PROOF_YET = (0.0,) * len(PROOF_BETS)
+
+
+class State(Struct, frozen=True, omit_defaults=True):
+    """What must survive a restart: log capitals, and the counters they were computed from.
+
+    ``at``: Unix time of the last reading. ``complete``: whether every source was in a snapshot.
+    ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
+    """
+
+    margin: float
+    at: float = 0.0
+    complete: bool = False
+    harm: tuple[float, ...] = _NO_CAPITAL_YET
+    proof: tuple[float, ...] = _NO_PROOF_YET
+    canary_seen: float = 0.0
+    stable_seen: float = 0.0
+    sources: dict[str, Counters] = msgspec.field(default_factory=dict)
+
+
+def begin(
+    metric: Metric, reading: Reading | None, *, canary: str, stable: str, now: datetime
+) -> Evidence:
+    """Fresh evidence; the reading is its snapshot, so that only later requests count.
+
+    Without a reading the next one is the snapshot. Sources that this reading misses (its ``errors``
+    are not empty) are taken in when they are first read.
+    """
+    state = State(margin=share(metric.margin))
+    if reading is not None:
+        state = structs.replace(
+            state,
+            at=reading.at,
+            complete=not reading.errors,
+            sources=dict(snapshot(reading, canary, stable)),
+        )
+    return Evidence(
+        metric=metric.name,
+        message=wording.unseen_message(("canary", "stable")),
+        since=to_time(now),
+        state=_encode(state),
+    )
+
+
+def advance(
+    evidence: Evidence,
+    reading: Reading,
+    *,
+    canary: str,
+    stable: str,
+    metric: Metric,
+    alpha: float,
+    beta: float,
+    now: datetime,
+) -> Evidence:
+    """Evidence with what was counted since its snapshot; a reading that is not newer adds nothing.
+
+    ``alpha``: this check's share of falseRollback. ``beta``: falsePromotion. Fail is final. State of
+    another format is never guessed at: the analysis starts anew and says so.
+    """
+    if evidence.verdict is Verdict.FAIL:
+        return evidence
+    state = _decode(evidence.state)
+    if state is None:
+        return structs.replace(
+            begin(metric, reading, canary=canary, stable=stable, now=now),
+            message="what was counted before was kept by another version of Kohort and cannot be "
+            "read; the analysis started anew",
+        )
+    if reading.at <= state.at:
+        return evidence
+    batch, sources = new_requests(state.sources, reading, canary, stable, complete=state.complete)
+    margin = share(metric.margin)
+    proof = state.proof if margin == state.margin else _NO_PROOF_YET
+    state = State(
+        margin=margin,
+        at=reading.at,
+        complete=state.complete or not reading.errors,
+        harm=raised(state.harm, HARM_BETS, batch),
+        proof=raised(proof, PROOF_BETS, batch, margin),
+        canary_seen=now.timestamp() if batch.canary.requests else state.canary_seen,
+        stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
+        sources=dict(sources),
+    )
+    counted = structs.replace(
+        evidence,
+        canary=_added(evidence.canary, batch.canary),
+        stable=_added(evidence.stable, batch.stable),
+        updated=evidence.updated if reading.errors else to_time(now),
+        state=_encode(state),
+    )
+    return _judged(counted, state, reading, batch, metric, alpha, beta, now)
+
+
+def _judged(
+    evidence: Evidence,
+    state: State,
+    reading: Reading,
+    batch: Batch,
+    metric: Metric,
+    alpha: float,
+    beta: float,
+    now: datetime,
+) -> Evidence:
+    """The verdict and its sentence: harm first, then proof, then whether counters can be trusted."""
+    canary, stable = evidence.canary, evidence.stable
+    harm, proof = log_mean(state.harm), log_mean(state.proof)
+    if harm >= math.log(1 / alpha):
+        verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm)
+    elif proof >= math.log(1 / beta):
+        verdict = Verdict.PASS
+        message = wording.passed_message(canary, stable, proof, metric.margin)
+    elif reading.errors:
+        verdict = Verdict.METRICS_ERROR
+        message = wording.unread_message(canary, stable, reading.errors)
+    else:
+        began = from_time(evidence.since) if evidence.since else now
+        verdict = Verdict.INSUFFICIENT
+        message = wording.insufficient_message(
+            canary, stable, batch, alpha, (now - began).total_seconds()
+        )
+    return structs.replace(evidence, verdict=verdict, message=message)
+
+
+def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
+    """Which of the arms ``canary`` and ``stable`` had no request counted since ``moment``."""
+    state = _decode(evidence.state) or State(margin=0.0)
+    seen = {"canary": state.canary_seen, "stable": state.stable_seen}
+    return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
+
+
+def proof_share(evidence: Evidence, beta: float) -> float:
+    """How far the proof of non-inferiority has come: 0 none, 1 reached (on the log scale)."""
+    state = _decode(evidence.state)
+    if state is None:
+        return 0.0
+    return min(1.0, max(0.0, log_mean(state.proof) / math.log(1 / beta)))
+
+
+def _added(tally: Tally, count: Count) -> Tally:
+    return Tally(requests=tally.requests + count.requests, failed=tally.failed + count.failed)
+
+
+def _encode(state: State) -> str:
+    return FORMAT + msgspec.json.encode(state).decode()
+
+
+def _decode(text: str) -> State | None:
+    """The state, or None for what this version did not write."""
+    if not text.startswith(FORMAT):
+        return None
+    try:
+        state = msgspec.json.decode(text.removeprefix(FORMAT), type=State)
+    except msgspec.MsgspecError:
+        return None
+    fits = len(state.harm) == len(HARM_BETS) and len(state.proof) == len(PROOF_BETS)
+    return state if fits else None

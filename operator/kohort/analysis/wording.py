@@ -1,0 +1,95 @@
+"""What the evidence says, in one sentence with figures."""
+
+from __future__ import annotations
+
+import math
+
+from kohort.analysis.betting import Batch, requests_to_tell
+from kohort.api.status import Tally
+
+MESSAGE_LENGTH = 512
+
+
+def figures(canary: Tally, stable: Tally) -> str:
+    """Both arms side by side."""
+    return (
+        f"{canary.failed:,} of {canary.requests:,} canary requests failed "
+        f"against {stable.failed:,} of {stable.requests:,} of stable"
+    )
+
+
+def chance(log_capital: float) -> str:
+    """The greatest chance of so much evidence if the hypothesis were true."""
+    return f"chance under 1 in {math.floor(math.exp(min(log_capital, math.log(1e9)))):,}"
+
+
+def failed_message(canary: Tally, stable: Tally, log_capital: float) -> str:
+    """Why a canary goes back."""
+    return cut(f"{figures(canary, stable)}; {chance(log_capital)}")
+
+
+def passed_message(canary: Tally, stable: Tally, log_capital: float, margin: str) -> str:
+    """Why a canary is taken to be not worse than the margin allows."""
+    return cut(
+        f"{figures(canary, stable)}; not worse by {margin} of requests, {chance(log_capital)} otherwise"
+    )
+
+
+def unread_message(canary: Tally, stable: Tally, errors: tuple[str, ...]) -> str:
+    """Why counters say nothing for now."""
+    return cut(f"counters could not be read: {'; '.join(errors)}", f"; {figures(canary, stable)}")
+
+
+def unseen_message(arms: tuple[str, ...]) -> str:
+    """Which arm has had no request, of ``canary`` and ``stable``."""
+    return f"no request of {' or '.join(_THE[arm] for arm in arms)} was seen yet"
+
+
+_THE = {"canary": "the canary", "stable": "stable"}
+
+
+def insufficient_message(
+    canary: Tally, stable: Tally, batch: Batch, alpha: float, elapsed: float
+) -> str:
+    """What was seen, and what a decision still takes; ``elapsed`` in seconds since the beginning."""
+    unseen = tuple(
+        arm for arm, tally in (("canary", canary), ("stable", stable)) if not tally.requests
+    )
+    if unseen:
+        return unseen_message(unseen)
+    idle = tuple(
+        arm
+        for arm, count in (("canary", batch.canary), ("stable", batch.stable))
+        if not count.requests
+    )
+    no_news = f"; no new request of {' or '.join(_THE[arm] for arm in idle)}" if idle else ""
+    return cut(
+        f"{figures(canary, stable)}; {_still_needed(canary, stable, alpha, elapsed)}{no_news}"
+    )
+
+
+def _still_needed(canary: Tally, stable: Tally, alpha: float, elapsed: float) -> str:
+    """How far it is to the point where a doubled failure rate could be told from chance."""
+    seen = canary.requests + stable.requests
+    rate = (stable.failed + 0.5) / (stable.requests + 1)
+    needed = requests_to_tell(canary.requests / seen, rate, min(1.0, 2 * rate), alpha) - seen
+    if needed <= 0:
+        return "enough requests to show a doubled failure rate"
+    told = f"to show a doubled failure rate takes at least {math.ceil(needed):,} more requests"
+    if elapsed <= 0:
+        return told
+    return f"{told}, {_minutes(needed * elapsed / seen)} at this traffic"
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 5400:
+        return f"{math.ceil(seconds / 60)} min"
+    return f"{math.ceil(seconds / 3600):,} h"
+
+
+def cut(text: str, ending: str = "", length: int = MESSAGE_LENGTH) -> str:
+    """The text, shortened so that it fits with its ending into ``length`` characters."""
+    room = length - len(ending)
+    return (text if len(text) <= room else text[: room - 1] + "…") + ending
