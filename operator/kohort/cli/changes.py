@@ -1,0 +1,98 @@
+"""What has changed between two views of a rollout, a line each: a live view for pipes and logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
+from kohort.cli.words import clean, plural
+
+_FIGURES = re.compile(r"\d[\d.,:]*")
+
+
+def changes(before: ModelView | None, after: ModelView) -> list[str]:
+    """Lines about what is new, the model first; everything there is when ``before`` is None.
+
+    A message in which only figures moved is no change, nor is a growing tally: a watcher of a pipe
+    wants events, not every scrape.
+    """
+    lines = []
+    if before is None or _headline(before) != _headline(after):
+        lines.append(_joined(f"{after.name}: {after.phase}", after.message))
+    known = {c.name: c for c in before.cohorts} if before else {}
+    for cohort in after.cohorts:
+        lines += _cohort(known.get(cohort.name), cohort, after)
+    lines += [
+        f"{after.name}/{name}: gone" for name in known.keys() - {c.name for c in after.cohorts}
+    ]
+    revisions = {r.label: r for r in before.revisions} if before else {}
+    for revision in after.revisions:
+        lines += _revision(revisions.get(revision.label), revision, after.name)
+    return lines
+
+
+def _headline(view: ModelView) -> tuple[str, str]:
+    return view.phase, _FIGURES.sub("#", view.message)
+
+
+def _cohort(before: CohortView | None, after: CohortView, model: ModelView) -> list[str]:
+    name = f"{model.name}/{after.name}"
+    old = before.decisions[:1] if before else after.decisions[:1]
+    lines = [
+        _joined(
+            f"{name}: {decision.action} {model.label(decision.revision)}", clean(decision.message)
+        )
+        for decision in after.decisions[:1]
+        if (decision,) != old
+    ]
+    if before is None or _place(before) != _place(after):
+        arms = f"{after.stable} -> {after.canary} {after.weight}%" if after.canary else after.stable
+        step = f" step {after.step_text}" if after.step_text else ""
+        lines.append(_joined(f"{name}: {after.phase} {arms}{step}".rstrip(), after.message))
+    verdicts = {e.metric: e.verdict for e in before.evidence} if before else {}
+    lines += [
+        f"{name}: {e.metric} {e.verdict}, {e.canary.failed:,}/{e.canary.requests:,} vs "
+        f"{e.stable.failed:,}/{e.stable.requests:,} failed"
+        for e in after.evidence
+        if verdicts.get(e.metric) != e.verdict
+    ]
+    return lines
+
+
+def _place(cohort: CohortView) -> tuple[object, ...]:
+    message = _FIGURES.sub("#", cohort.message)
+    arms = cohort.stable, cohort.canary, cohort.weight, cohort.step_text
+    return cohort.phase, *arms, message
+
+
+def _revision(before: RevisionView | None, after: RevisionView, model: str) -> list[str]:
+    name = f"{model} {after.label}"
+    lines = []
+    counted = after.ready, after.wanted
+    if (before.ready, before.wanted) != counted if before else any(counted):
+        lines.append(f"{name}: {after.ready} of {plural(after.wanted, 'pod')} ready")
+    problem = ": ".join(filter(None, (after.reason, after.message)))
+    if problem and (before is None or before.reason != after.reason):
+        lines.append(f"{name}: {problem}")
+    return lines + _pods(before.pods if before else (), after.pods, name)
+
+
+def _pods(before: Iterable[PodView], after: Iterable[PodView], revision: str) -> list[str]:
+    old = {pod.name: pod for pod in before}
+    new = {pod.name: pod for pod in after}
+    lines = [
+        f"{revision}: pod {name} {_state(pod)}"
+        for name, pod in new.items()
+        if name not in old or _state(old[name]) != _state(pod)
+    ]
+    return lines + [f"{revision}: pod {name} gone" for name in sorted(old.keys() - new.keys())]
+
+
+def _state(pod: PodView) -> str:
+    restarts = f", {plural(pod.restarts, 'restart')}" if pod.restarts else ""
+    return ("Ready" if pod.ready else pod.state) + restarts
+
+
+def _joined(place: str, message: str) -> str:
+    return f"{place}, {message}" if message else place

@@ -1,0 +1,245 @@
+"""How a rollout looks on a terminal: a tree of cohorts, revisions and pods, and the list of all rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from kohort.api.status import Evidence, Verdict
+from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
+from kohort.cli.words import age, plural, share, uri_tail
+
+MOST_PODS = 8  # of one revision; those that are not ready come first
+
+STYLES = {
+    "Healthy": "bold green",
+    "Stable": "green",
+    "Ready": "green",
+    "Pass": "green",
+    "Analyzing": "bold cyan",
+    "Progressing": "cyan",
+    "Promoting": "cyan",
+    "Preparing": "cyan",
+    "Insufficient": "cyan",
+    "Running": "yellow",
+    "Pending": "yellow",
+    "Waiting": "dim",
+    "Terminating": "dim",
+    "Paused": "bold yellow",
+    "MetricsError": "yellow",
+    "RolledBack": "bold red",
+    "Degraded": "bold red",
+    "Fail": "bold red",
+}
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """The characters that a terminal's encoding allows."""
+
+    full: str
+    empty: str
+    arrow: str
+    ready: str
+    unready: str
+
+
+UNICODE = Glyphs(full="█", empty="░", arrow="→", ready="●", unready="○")
+ASCII = Glyphs(full="#", empty=".", arrow="->", ready="+", unready="-")
+
+
+def tree(view: ModelView, width: int | None = None) -> RenderableType:
+    """The whole rollout, for a console of any encoding; at most ``width`` columns wide."""
+    return ModelTree(view, width)
+
+
+@dataclass(frozen=True)
+class ModelTree:
+    """A rollout that lays itself out for the console it is printed on."""
+
+    view: ModelView
+    width: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, self.width or options.max_width)
+        layout = Layout(width, ASCII if options.ascii_only else UNICODE)
+        yield from console.render(layout.model(self.view), options.update_width(width))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Builds the tree's lines for one width and one set of glyphs."""
+
+    width: int
+    glyphs: Glyphs
+
+    def model(self, view: ModelView) -> Tree:
+        """The root: phase and message; under it the cohorts, then the revisions with their pods."""
+        head = Text.assemble((view.name, "bold"), "  ", _word(view.phase))
+        if view.wanted:
+            head.append(f"  {view.ready}/{view.wanted} pods ready", "dim")
+        root = Tree(_lines(head, *_notes(view)), guide_style="dim")
+        names = _column((c.name for c in view.cohorts), self.width // 3)
+        phases = _column((c.phase for c in view.cohorts), self.width // 4)
+        arms = _column((self._arms(c) for c in view.cohorts), self.width // 3)
+        for cohort in view.cohorts:
+            root.add(self.cohort(cohort, names, phases, arms))
+        shown = [r for r in view.revisions if r.roles or r.pods or r.wanted]
+        for revision in shown:
+            branch = root.add(self.revision(revision))
+            pods = _column((p.name for p in revision.pods[:MOST_PODS]), self.width // 2)
+            states = _column((_state(p) for p in revision.pods[:MOST_PODS]), self.width // 4)
+            for pod in revision.pods[:MOST_PODS]:
+                branch.add(self.pod(pod, view, pods, states))
+            if len(revision.pods) > MOST_PODS:
+                branch.add(Text(_more(revision.pods[MOST_PODS:]), "dim"))
+        if former := len(view.revisions) - len(shown):
+            root.add(Text(f"and {plural(former, 'former revision')} without pods", "dim"))
+        return root
+
+    def cohort(self, cohort: CohortView, names: int, phases: int, arms: int) -> Text:
+        """One cohort: its place on the first line, evidence and what is awaited below."""
+        line = Text.assemble(
+            (_pad(cohort.name, names), "bold"), "  ", _word(cohort.phase, phases), "  "
+        )
+        line.append(_pad(self._arms(cohort), arms))
+        if cohort.canary:
+            line.append_text(self._bar(cohort.weight))
+        if cohort.step_text:
+            line.append(f"  step {cohort.step_text}")
+        below = [self.evidence(e, cohort) for e in cohort.evidence]
+        if cohort.message:
+            below.append(Text(cohort.message, "italic"))
+        return _lines(line, *(Text.assemble("  ", part) for part in below))
+
+    def evidence(self, evidence: Evidence, cohort: CohortView) -> Text:
+        """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
+        canary, stable = evidence.canary, evidence.stable
+        line = Text.assemble(
+            f"{evidence.metric}  ",
+            (f"{canary.failed:,}/{canary.requests:,}", "bold"),
+            f" vs {stable.failed:,}/{stable.requests:,} failed",
+        )
+        if canary.requests > 0 and stable.requests > 0:
+            shares = (share(arm.failed, arm.requests) for arm in (canary, stable))
+            line.append(f" ({' vs '.join(shares)})", "dim")
+        verdict = Verdict.FAIL if cohort.rejected and not cohort.canary else evidence.verdict
+        return line.append("  ").append_text(_word(verdict))
+
+    def revision(self, revision: RevisionView) -> Text:
+        """One revision: number, model, pods; its problem below."""
+        ready = f"{revision.ready}/{revision.wanted} ready"
+        roles = ", ".join(revision.roles)
+        fixed = cell_len(revision.label + ready + roles) + 10
+        style = "green" if revision.ready >= revision.wanted else "yellow"
+        line = Text.assemble(
+            (revision.label, "bold"),
+            f"  {uri_tail(revision.uri, max(16, self.width - fixed))}  ",
+            (ready, style),
+            ("  " + roles if roles else "", "dim"),
+        )
+        problem = ": ".join(filter(None, (revision.reason, revision.message)))
+        return _lines(line, *([Text(f"  {problem}", "red")] if problem else []))
+
+    def pod(self, pod: PodView, view: ModelView, names: int, states: int) -> Text:
+        """One pod: name, ready or why not, restarts, age."""
+        glyph = self.glyphs.ready if pod.ready else self.glyphs.unready
+        line = Text.assemble(
+            (glyph, "green" if pod.ready else "yellow"),
+            f" {_pad(pod.name, names)}  ",
+            _word(_state(pod), states),
+        )
+        line.append(f"  {plural(pod.restarts, 'restart')}", "yellow" if pod.restarts else "dim")
+        if pod.created:
+            line.append(f"  {age((view.now - pod.created).total_seconds())}", "dim")
+        return line
+
+    def _arms(self, cohort: CohortView) -> str:
+        stable = cohort.stable or "no revision"
+        return f"{stable} {self.glyphs.arrow} {cohort.canary}" if cohort.canary else stable
+
+    def _bar(self, weight: int) -> Text:
+        length = 10 if self.width < 100 else 20
+        full = min(length, max(1 if weight > 0 else 0, round(length * weight / 100)))
+        return Text.assemble(
+            "  ",
+            (self.glyphs.full * full, "cyan"),
+            (self.glyphs.empty * (length - full), "dim"),
+            f" {weight:>3}%",
+        )
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """All rollouts of one or of every namespace, one a line, in the columns of ``kubectl get``."""
+
+    views: Sequence[ModelView]
+    with_namespace: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        columns = ["NAME", "PHASE", "STABLE", "CANARY", "WEIGHT", "STEP", "PODS", "AGE", "MESSAGE"]
+        for column in ["NAMESPACE"] * self.with_namespace + columns:
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for view in self.views:
+            table.add_row(*([view.namespace] * self.with_namespace), *_row(view))
+        yield table
+
+
+def _row(view: ModelView) -> list[str | Text]:
+    rolling = [cohort for cohort in view.cohorts if cohort.canary]
+    since = age((view.now - view.created).total_seconds()) if view.created else ""
+    return [
+        Text(view.name),
+        _word(view.phase),
+        Text(_distinct(c.stable for c in view.cohorts)),
+        Text(_distinct(c.canary for c in rolling)),
+        Text(_distinct(f"{c.weight}%" for c in rolling)),
+        Text(_distinct(c.step_text for c in rolling)),
+        f"{view.ready}/{view.wanted}",
+        since,
+        Text(view.message),
+    ]
+
+
+def _notes(view: ModelView) -> list[Text]:
+    notes = [Text(view.message)] if view.message else []
+    if not view.seen:
+        notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
+    return notes
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(filter(None, values)))
+
+
+def _state(pod: PodView) -> str:
+    return "Ready" if pod.ready else pod.state
+
+
+def _more(pods: Sequence[PodView]) -> str:
+    unready = sum(not pod.ready for pod in pods)
+    return f"and {len(pods):,} more, " + (f"{unready:,} not ready" if unready else "all ready")
+
+
+def _word(word: str, width: int = 0) -> Text:
+    return Text(_pad(word, width), STYLES.get(word, ""))
+
+
+def _column(texts: Iterable[str], most: int) -> int:
+    return min(most, max(chain([0], map(cell_len, texts))))
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * max(0, width - cell_len(text))
+
+
+def _lines(*lines: Text) -> Text:
+    return Text("\n").join(lines)

@@ -1,0 +1,226 @@
+"""The view model: what a person wants to know of one rollout, from its resource and pods; no rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from kohort.api.spec import Step
+from kohort.api.status import (
+    CohortPhase,
+    CohortStatus,
+    Decision,
+    Evidence,
+    RevisionStatus,
+    Status,
+)
+from kohort.cli.words import clean, parse_time
+from kohort.contract import LABEL_REVISION
+
+Resource = Mapping[str, Any]
+"""A Kubernetes object as the API gives it in JSON."""
+
+
+class ViewError(Exception):
+    """A resource that cannot be shown; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class PodView:
+    """One pod: ``state`` is one word, ``created`` its age's begin."""
+
+    name: str
+    ready: bool
+    state: str
+    restarts: int
+    created: datetime | None
+
+
+@dataclass(frozen=True)
+class RevisionView:
+    """One revision and its pods; ``roles`` says what it is for: desired, stable, canary."""
+
+    label: str
+    uri: str
+    ready: int
+    wanted: int
+    roles: tuple[str, ...]
+    reason: str
+    message: str
+    since: datetime | None
+    pods: tuple[PodView, ...]
+
+
+@dataclass(frozen=True)
+class CohortView:
+    """One cohort. ``stable``, ``canary`` and ``rejected`` are labels such as v2, or empty.
+
+    ``steps`` are those of the spec; empty when the spec has no such cohort any more. ``evidence``
+    is empty unless it belongs to the present or the rejected canary.
+    """
+
+    name: str
+    phase: CohortPhase
+    message: str
+    stable: str
+    canary: str
+    rejected: str
+    weight: int
+    step: int
+    steps: tuple[Step, ...]
+    since: datetime | None
+    evidence: tuple[Evidence, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def step_text(self) -> str:
+        """``2/3`` while there is a canary, else empty."""
+        if not self.canary or not self.steps:
+            return ""
+        return f"{min(self.step, len(self.steps) - 1) + 1}/{len(self.steps)}"
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """One ModelDeployment. ``seen`` is false while the operator has not taken in the latest spec."""
+
+    namespace: str
+    name: str
+    now: datetime
+    created: datetime | None
+    seen: bool
+    phase: str
+    message: str
+    desired: str
+    paused_since: datetime | None
+    ready: int
+    wanted: int
+    cohorts: tuple[CohortView, ...]
+    revisions: tuple[RevisionView, ...]
+    labels: Mapping[str, str]
+
+    def label(self, revision: str) -> str:
+        """``v3`` for the name of a revision; the name itself when its number is not known."""
+        return self.labels.get(revision, revision)
+
+
+def read_status(resource: Resource) -> Status:
+    """The status of a resource; ``ViewError`` when a newer Kohort wrote what this one cannot read."""
+    try:
+        return msgspec.convert(resource.get("status") or {}, Status)
+    except msgspec.ValidationError as error:
+        raise ViewError(
+            f"the status of {resource.get('metadata', {}).get('name', '?')} was written by another "
+            f"version of Kohort ({error}): install the kubectl-kohort of the operator's version"
+        ) from None
+
+
+def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> ModelView:
+    """The view of a resource and those pods that carry its model's label; ``now`` is aware."""
+    metadata = resource.get("metadata", {})
+    status = read_status(resource)
+    labels = {revision.name: f"v{revision.number}" for revision in status.revisions}
+    steps = _steps(resource.get("spec", {}))
+    pods_of: dict[str, list[PodView]] = {}
+    for pod in pods:
+        revision = pod.get("metadata", {}).get("labels", {}).get(LABEL_REVISION, "")
+        pods_of.setdefault(revision, []).append(pod_view(pod))
+    return ModelView(
+        namespace=metadata.get("namespace", ""),
+        name=metadata.get("name", ""),
+        now=now,
+        created=parse_time(metadata.get("creationTimestamp")),
+        seen=status.observed_generation >= metadata.get("generation", 0),
+        phase=status.phase,
+        message=clean(status.message),
+        desired=labels.get(status.desired, status.desired),
+        paused_since=parse_time(status.paused_at),
+        ready=status.ready_replicas,
+        wanted=status.replicas,
+        cohorts=tuple(_cohort(c, steps.get(c.name, ()), labels) for c in status.cohorts),
+        revisions=tuple(
+            _revision(r, status, tuple(sorted(pods_of.get(r.name, []), key=_worst_first)))
+            for r in sorted(status.revisions, key=lambda r: -r.number)
+        ),
+        labels=labels,
+    )
+
+
+def pod_view(pod: Resource) -> PodView:
+    """One pod: Terminating, then why a container waits or ended, then the pod's own phase."""
+    metadata, status = pod.get("metadata", {}), pod.get("status", {})
+    containers = status.get("containerStatuses", [])
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    waits = (
+        detail.get("reason", "")
+        for container in (*status.get("initContainerStatuses", []), *containers)
+        for kind, detail in container.get("state", {}).items()
+        if kind == "waiting" or (kind == "terminated" and detail.get("exitCode", 0) != 0)
+    )
+    scheduled = conditions.get("PodScheduled", {})
+    unscheduled = scheduled.get("reason", "") if scheduled.get("status") == "False" else ""
+    reason = next(filter(None, waits), "") or unscheduled or status.get("reason", "")
+    leaving = "Terminating" if metadata.get("deletionTimestamp") else ""
+    return PodView(
+        name=clean(metadata.get("name", "")),
+        ready=not leaving and conditions.get("Ready", {}).get("status") == "True",
+        state=clean(leaving or reason or status.get("phase", "Unknown")),
+        restarts=sum(container.get("restartCount", 0) for container in containers),
+        created=parse_time(metadata.get("creationTimestamp")),
+    )
+
+
+def _worst_first(pod: PodView) -> tuple[bool, str]:
+    return pod.ready, pod.name
+
+
+def _steps(spec: Resource) -> dict[str, tuple[Step, ...]]:
+    """Steps by cohort; a spec that a newer Kohort has extended has none that this one may count."""
+    try:
+        return {
+            cohort["name"]: msgspec.convert(cohort.get("steps", ()), tuple[Step, ...])
+            for cohort in spec.get("cohorts", ())
+        }
+    except msgspec.ValidationError:
+        return {}
+
+
+def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, str]) -> CohortView:
+    return CohortView(
+        name=clean(cohort.name),
+        phase=cohort.phase,
+        message=clean(cohort.message),
+        stable=labels.get(cohort.stable, cohort.stable),
+        canary=labels.get(cohort.canary, cohort.canary),
+        rejected=labels.get(cohort.rejected, cohort.rejected),
+        weight=cohort.weight,
+        step=cohort.step,
+        steps=steps,
+        since=parse_time(cohort.step_started_at),
+        evidence=cohort.evidence if cohort.canary or cohort.rejected else (),
+        decisions=cohort.decisions,
+    )
+
+
+def _revision(revision: RevisionStatus, status: Status, pods: tuple[PodView, ...]) -> RevisionView:
+    roles = {
+        "desired": revision.name == status.desired,
+        "stable": any(c.stable == revision.name for c in status.cohorts),
+        "canary": any(c.canary == revision.name for c in status.cohorts),
+        "rejected": any(c.rejected == revision.name for c in status.cohorts),
+    }
+    return RevisionView(
+        label=f"v{revision.number}",
+        uri=clean(revision.uri),
+        ready=revision.ready_replicas,
+        wanted=revision.replicas,
+        roles=tuple(role for role, has in roles.items() if has),
+        reason=clean(revision.reason),
+        message=clean(revision.message),
+        since=parse_time(revision.preparing_since),
+        pods=pods,
+    )

@@ -1,0 +1,207 @@
+"""Why each cohort is where it is, in plain words: one paragraph per cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kohort.api.quantity import seconds
+from kohort.api.status import CohortPhase, Decision, Evidence, Tally, Verdict
+from kohort.cli.view import CohortView, ModelView
+from kohort.cli.words import clock, duration, parse_time, plural, sentence
+
+
+def why(view: ModelView) -> list[str]:
+    """One paragraph per cohort, in the order of the spec; one in all while there is no cohort yet."""
+    if not view.cohorts:
+        return [
+            f"{view.name}: Kohort has not looked at it yet. If this lasts, see whether its operator "
+            "runs and whether it watches this namespace."
+        ]
+    return [why_cohort(cohort, view) for cohort in view.cohorts]
+
+
+def why_cohort(cohort: CohortView, view: ModelView) -> str:
+    """Where one cohort is, why, since when, what is awaited, and what was decided last."""
+    parts = [
+        *_PLACES[cohort.phase](cohort, view),
+        _awaited(cohort),
+        _paused(cohort, view),
+        _last_decision(cohort, view),
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _pending(cohort: CohortView, view: ModelView) -> list[str]:
+    return [
+        f"{cohort.name} has no revision yet, so its clients get no answer.",
+        _pods(view, view.desired),
+    ]
+
+
+def _waiting(cohort: CohortView, view: ModelView) -> list[str]:
+    return [f"{cohort.name} stays on {cohort.stable} and has not begun with {view.desired}."]
+
+
+def _preparing(cohort: CohortView, view: ModelView) -> list[str]:
+    return [
+        f"{cohort.name} is on {cohort.stable}; none of its clients has {cohort.canary} yet.",
+        _pods(view, cohort.canary),
+    ]
+
+
+def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
+    step = f" (step {cohort.step_text.replace('/', ' of ')})" if cohort.step_text else ""
+    share = f"{cohort.name} has {cohort.weight}% of its clients on {cohort.canary}{step}"
+    if cohort.since is None:
+        place = f"{share}, or soon will: not every gateway has taken this weight yet."
+    else:
+        held = duration((view.now - cohort.since).total_seconds())
+        place = f"{share} since {clock(cohort.since, view.now)}, {held} ago"
+        place += f"; the others are on {cohort.stable}." if cohort.weight < 100 else "."
+    return [place, *map(_seen, cohort.evidence), _step_ends(cohort, view)]
+
+
+def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
+    return [
+        f"{cohort.name} passed every step and is being promoted from {cohort.stable} to "
+        f"{cohort.canary}: pods for all of its clients first, then the clients.",
+        _pods(view, cohort.canary),
+        *map(_seen, cohort.evidence),
+    ]
+
+
+def _stable(cohort: CohortView, view: ModelView) -> list[str]:
+    place = f"{cohort.name} is on {cohort.stable}"
+    asked = ", which the spec asks for" if cohort.stable == view.desired else ""
+    promoted = _decision(cohort, "Promoted")
+    if promoted is None or view.label(promoted.revision) != cohort.stable:
+        return [f"{place}{asked}."]
+    told = f": {promoted.message}" if promoted.message else ""
+    return [sentence(f"{place}{asked}. It was promoted{_at(promoted, view)}{told}")]
+
+
+def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
+    back = _decision(cohort, "RolledBack")
+    failed = cohort.rejected or (view.label(back.revision) if back else "its canary")
+    if back is None:
+        place = f"{cohort.name} went back from {failed} to {cohort.stable}."
+        return [place, *map(_seen, cohort.evidence), _not_again(failed)]
+    told = f": {back.message}" if back.message else ""
+    place = f"{cohort.name} went back from {failed} to {cohort.stable}{_at(back, view)}"
+    return [sentence(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(failed)]
+
+
+_PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
+    CohortPhase.PENDING: _pending,
+    CohortPhase.WAITING: _waiting,
+    CohortPhase.PREPARING: _preparing,
+    CohortPhase.ANALYZING: _analyzing,
+    CohortPhase.PROMOTING: _promoting,
+    CohortPhase.STABLE: _stable,
+    CohortPhase.ROLLED_BACK: _rolled_back,
+}
+
+
+def _pods(view: ModelView, label: str) -> str:
+    """How many pods of a revision are ready, since when they are awaited, and what stops them."""
+    revision = next((r for r in view.revisions if r.label == label), None)
+    if revision is None:
+        return ""
+    since = ""
+    if revision.since and revision.ready < revision.wanted:
+        waited = duration((view.now - revision.since).total_seconds())
+        since = f", awaited since {clock(revision.since, view.now)}, {waited} ago"
+    counted = f"{revision.ready} of {plural(revision.wanted, 'pod')} of {label}"
+    problem = ": ".join(filter(None, (revision.reason, revision.message)))
+    return f"{counted} ready{since}." + (f" {sentence(problem)}" if problem else "")
+
+
+def _seen(evidence: Evidence) -> str:
+    """What one metric shows and what follows from it."""
+    if not evidence.canary.requests and not evidence.stable.requests:
+        seen = "no request was counted yet"
+    else:
+        seen = (
+            f"{_tally(evidence.canary)} canary requests failed against "
+            f"{_tally(evidence.stable)} of stable"
+        )
+    return f"On {evidence.metric}, {seen}: {_VERDICTS[evidence.verdict]}."
+
+
+_VERDICTS = {
+    Verdict.PASS: "proven to be not worse than the margin allows",
+    Verdict.FAIL: "proven to be worse",
+    Verdict.INSUFFICIENT: "no evidence of harm so far, and no proof of the contrary",
+    Verdict.METRICS_ERROR: "some counters cannot be read, so nothing is decided on them",
+}
+
+
+def _step_ends(cohort: CohortView, view: ModelView) -> str:
+    """What ends the present step, as the spec has it."""
+    if cohort.since is None or cohort.step >= len(cohort.steps):
+        return ""
+    step = cohort.steps[cohort.step]
+    if step.until:
+        return f"The step lasts until {cohort.canary} is proven to be not worse than the margin allows."
+    if not step.hold or view.paused_since:
+        return ""
+    left = seconds(step.hold) - (view.now - cohort.since).total_seconds()
+    if left <= 0:
+        return f"The step's {step.hold} are over."
+    return f"The step is held for {step.hold}, {duration(left)} more."
+
+
+def _awaited(cohort: CohortView) -> str:
+    settled = cohort.phase in (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
+    return "" if settled or not cohort.message else sentence(f"Awaited: {cohort.message}")
+
+
+def _paused(cohort: CohortView, view: ModelView) -> str:
+    if view.paused_since is None or cohort.phase == CohortPhase.STABLE:
+        return ""
+    since = clock(view.paused_since, view.now)
+    return f"Paused since {since}: it goes no further, but evidence of harm still sends it back."
+
+
+def _last_decision(cohort: CohortView, view: ModelView) -> str:
+    """The newest decision, where the sentence about the cohort's place has not told it already."""
+    settled = cohort.phase in (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
+    if settled or not cohort.decisions:
+        return ""
+    last = cohort.decisions[0]
+    action = _ACTIONS.get(last.action, last.action)
+    told = f": {last.message}" if last.message else ""
+    return sentence(f"Last decision: {view.label(last.revision)} {action}{_at(last, view)}{told}")
+
+
+_ACTIONS = {
+    "Promoted": "was promoted",
+    "RolledBack": "was rolled back",
+    "Superseded": "was given up for another revision",
+}
+
+
+def _decision(cohort: CohortView, action: str) -> Decision | None:
+    return next((d for d in cohort.decisions if d.action == action), None)
+
+
+def _at(decision: Decision, view: ModelView) -> str:
+    at = parse_time(decision.at)
+    return f" at {clock(at, view.now)}" if at else ""
+
+
+def _after(cohort: CohortView, decision: Decision, failed: str) -> str:
+    """How long after the analysis began a decision fell; empty when the evidence is another one's."""
+    at = parse_time(decision.at)
+    begins = [b for e in cohort.evidence if (b := parse_time(e.since))]
+    if at is None or not begins or at < min(begins):
+        return ""
+    return f", {duration((at - min(begins)).total_seconds())} after {failed} got its first clients here"
+
+
+def _not_again(failed: str) -> str:
+    return f"{failed} is not tried again until the spec changes."
+
+
+def _tally(tally: Tally) -> str:
+    return f"{tally.failed:,} of {tally.requests:,}"
