@@ -19,6 +19,7 @@ from kohort.cli.watching import follow
 from kohort.cli.why import why, why_cohort
 
 PIPED_WIDTH = 160  # where no terminal says how wide it is
+PROSE_WIDTH = 100  # longer lines are hard to read
 INTERRUPTED = 130  # as a shell counts SIGINT
 
 
@@ -142,10 +143,12 @@ def _why(options: argparse.Namespace) -> int:
             raise ViewError(not_found("cohort", options.cohort, names, options.name))
     else:
         paragraphs = why(view)
-    notes = _notes(view)
-    _console().print(
-        "\n\n".join([*notes, *paragraphs]), markup=False, highlight=False, soft_wrap=not _wraps()
-    )
+    prose = "\n\n".join([*_notes(view), *paragraphs])
+    console = _console()
+    if console.is_terminal:
+        console.print(prose, markup=False, width=min(console.width, PROSE_WIDTH))
+    else:
+        print(prose)
     return 0
 
 
@@ -177,11 +180,6 @@ def _print_resources(resources: list[Resource], one: bool, form: str) -> None:
 
 def _cluster(options: argparse.Namespace) -> Cluster:
     return Cluster(options.kubeconfig, options.context, options.namespace)
-
-
-def _wraps() -> bool:
-    """Whether prose is wrapped: only where a person reads it on a terminal."""
-    return sys.stdout.isatty()
 
 
 def _console() -> Console:

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from itertools import chain
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from kohort.api.status import Evidence, Verdict
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import age, plural, share, uri_tail
+from kohort.cli.words import age, clean, plural, share, uri_tail
 
+WIDTH_OF_MESSAGES = 100  # a list has messages from this width on
 MOST_PODS = 8  # of one revision; those that are not ready come first
 
 STYLES = {
@@ -85,7 +87,7 @@ class Layout:
         head = Text.assemble((view.name, "bold"), "  ", _word(view.phase))
         if view.wanted:
             head.append(f"  {view.ready}/{view.wanted} pods ready", "dim")
-        root = Tree(_lines(head, *_notes(view)), guide_style="dim")
+        root = Tree(Group(head, *_notes(view)), guide_style="dim")
         names = _column((c.name for c in view.cohorts), self.width // 3)
         phases = _column((c.phase for c in view.cohorts), self.width // 4)
         arms = _column((self._arms(c) for c in view.cohorts), self.width // 3)
@@ -104,7 +106,7 @@ class Layout:
             root.add(Text(f"and {plural(former, 'former revision')} without pods", "dim"))
         return root
 
-    def cohort(self, cohort: CohortView, names: int, phases: int, arms: int) -> Text:
+    def cohort(self, cohort: CohortView, names: int, phases: int, arms: int) -> RenderableType:
         """One cohort: its place on the first line, evidence and what is awaited below."""
         line = Text.assemble(
             (_pad(cohort.name, names), "bold"), "  ", _word(cohort.phase, phases), "  "
@@ -112,41 +114,44 @@ class Layout:
         line.append(_pad(self._arms(cohort), arms))
         if cohort.canary:
             line.append_text(self._bar(cohort.weight))
-        if cohort.step_text:
-            line.append(f"  step {cohort.step_text}")
+            line.append(f"  step {cohort.step_text}" if cohort.step_text else "")
+        elif cohort.rejected:
+            line.append(f"  {cohort.rejected} rejected", "red")
         below = [self.evidence(e, cohort) for e in cohort.evidence]
         if cohort.message:
             below.append(Text(cohort.message, "italic"))
-        return _lines(line, *(Text.assemble("  ", part) for part in below))
+        return _indented(line, below)
 
     def evidence(self, evidence: Evidence, cohort: CohortView) -> Text:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
         canary, stable = evidence.canary, evidence.stable
-        line = Text.assemble(
-            f"{evidence.metric}  ",
-            (f"{canary.failed:,}/{canary.requests:,}", "bold"),
-            f" vs {stable.failed:,}/{stable.requests:,} failed",
-        )
+        line = Text(f"{clean(evidence.metric)}  ")
+        if canary.requests or stable.requests:
+            line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
+            line.append(f" vs {stable.failed:,}/{stable.requests:,} failed")
+        else:
+            line.append("no request counted yet", "dim")
         if canary.requests > 0 and stable.requests > 0:
             shares = (share(arm.failed, arm.requests) for arm in (canary, stable))
             line.append(f" ({' vs '.join(shares)})", "dim")
         verdict = Verdict.FAIL if cohort.rejected and not cohort.canary else evidence.verdict
         return line.append("  ").append_text(_word(verdict))
 
-    def revision(self, revision: RevisionView) -> Text:
+    def revision(self, revision: RevisionView) -> RenderableType:
         """One revision: number, model, pods; its problem below."""
         ready = f"{revision.ready}/{revision.wanted} ready"
         roles = ", ".join(revision.roles)
-        fixed = cell_len(revision.label + ready + roles) + 10
+        fixed = cell_len(revision.label + ready + roles) + 20
         style = "green" if revision.ready >= revision.wanted else "yellow"
         line = Text.assemble(
+            ("revision ", "dim"),
             (revision.label, "bold"),
             f"  {uri_tail(revision.uri, max(16, self.width - fixed))}  ",
             (ready, style),
             ("  " + roles if roles else "", "dim"),
         )
         problem = ": ".join(filter(None, (revision.reason, revision.message)))
-        return _lines(line, *([Text(f"  {problem}", "red")] if problem else []))
+        return _indented(line, [Text(problem, "red")] if problem else [])
 
     def pod(self, pod: PodView, view: ModelView, names: int, states: int) -> Text:
         """One pod: name, ready or why not, restarts, age."""
@@ -178,34 +183,48 @@ class Layout:
 
 @dataclass(frozen=True)
 class ModelList:
-    """All rollouts of one or of every namespace, one a line, in the columns of ``kubectl get``."""
+    """All rollouts of one or of every namespace, one a line; with messages where there is room."""
 
     views: Sequence[ModelView]
     with_namespace: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [_row(view) for view in self.views]
+        columns = [
+            "NAMESPACE",
+            "NAME",
+            "PHASE",
+            "STABLE",
+            "CANARY",
+            "WEIGHT",
+            "STEP",
+            "PODS",
+            "AGE",
+        ]
+        first = 0 if self.with_namespace else 1
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        columns = ["NAME", "PHASE", "STABLE", "CANARY", "WEIGHT", "STEP", "PODS", "AGE", "MESSAGE"]
-        for column in ["NAMESPACE"] * self.with_namespace + columns:
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
-        for view in self.views:
-            table.add_row(*([view.namespace] * self.with_namespace), *_row(view))
+        for column in columns[first:]:
+            table.add_column(column, no_wrap=True)
+        if options.max_width >= WIDTH_OF_MESSAGES:
+            table.add_column("MESSAGE")
+        for row in rows:
+            table.add_row(*row[first : first + len(table.columns)])
         yield table
 
 
-def _row(view: ModelView) -> list[str | Text]:
+def _row(view: ModelView) -> list[Text]:
     rolling = [cohort for cohort in view.cohorts if cohort.canary]
-    since = age((view.now - view.created).total_seconds()) if view.created else ""
     return [
+        Text(view.namespace),
         Text(view.name),
         _word(view.phase),
         Text(_distinct(c.stable for c in view.cohorts)),
         Text(_distinct(c.canary for c in rolling)),
         Text(_distinct(f"{c.weight}%" for c in rolling)),
         Text(_distinct(c.step_text for c in rolling)),
-        f"{view.ready}/{view.wanted}",
-        since,
-        Text(view.message),
+        Text(f"{view.ready}/{view.wanted}"),
+        Text(age((view.now - view.created).total_seconds()) if view.created else ""),
+        Text(view.message, no_wrap=True, overflow="ellipsis"),
     ]
 
 
@@ -217,7 +236,9 @@ def _notes(view: ModelView) -> list[Text]:
 
 
 def _distinct(values: Iterable[str]) -> str:
-    return ",".join(dict.fromkeys(filter(None, values)))
+    """Each value once, of many the first three."""
+    each = list(dict.fromkeys(filter(None, values)))
+    return ",".join(each if len(each) <= 3 else [*each[:3], ".."])
 
 
 def _state(pod: PodView) -> str:
@@ -241,5 +262,7 @@ def _pad(text: str, width: int) -> str:
     return text + " " * max(0, width - cell_len(text))
 
 
-def _lines(*lines: Text) -> Text:
-    return Text("\n").join(lines)
+def _indented(line: Text, below: Sequence[Text]) -> RenderableType:
+    """A line, and what belongs to it indented, also where it wraps."""
+    line.rstrip()
+    return Group(line, *(Padding(text, (0, 0, 0, 2), expand=False) for text in below))

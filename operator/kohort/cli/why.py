@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kohort.api.quantity import seconds
-from kohort.api.status import CohortPhase, Decision, Evidence, Tally, Verdict
+from kohort.api.status import CohortPhase, Decision, Evidence, Tally
 from kohort.cli.view import CohortView, ModelView
-from kohort.cli.words import clock, duration, parse_time, plural, sentence
+from kohort.cli.words import clock, duration, parse_time, sentence, stopped
+
+_SETTLED = (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
 
 
 def why(view: ModelView) -> list[str]:
@@ -58,7 +60,7 @@ def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
         held = duration((view.now - cohort.since).total_seconds())
         place = f"{share} since {clock(cohort.since, view.now)}, {held} ago"
         place += f"; the others are on {cohort.stable}." if cohort.weight < 100 else "."
-    return [place, *map(_seen, cohort.evidence), _step_ends(cohort, view)]
+    return [place, *_evidence(cohort), _step_ends(cohort, view)]
 
 
 def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
@@ -66,7 +68,7 @@ def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
         f"{cohort.name} passed every step and is being promoted from {cohort.stable} to "
         f"{cohort.canary}: pods for all of its clients first, then the clients.",
         _pods(view, cohort.canary),
-        *map(_seen, cohort.evidence),
+        *_evidence(cohort),
     ]
 
 
@@ -77,7 +79,7 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
     if promoted is None or view.label(promoted.revision) != cohort.stable:
         return [f"{place}{asked}."]
     told = f": {promoted.message}" if promoted.message else ""
-    return [sentence(f"{place}{asked}. It was promoted{_at(promoted, view)}{told}")]
+    return [stopped(f"{place}{asked}. It was promoted{_at(promoted, view)}{told}")]
 
 
 def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
@@ -85,10 +87,10 @@ def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
     failed = cohort.rejected or (view.label(back.revision) if back else "its canary")
     if back is None:
         place = f"{cohort.name} went back from {failed} to {cohort.stable}."
-        return [place, *map(_seen, cohort.evidence), _not_again(failed)]
+        return [place, *_evidence(cohort), _not_again(failed)]
     told = f": {back.message}" if back.message else ""
     place = f"{cohort.name} went back from {failed} to {cohort.stable}{_at(back, view)}"
-    return [sentence(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(failed)]
+    return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(failed)]
 
 
 _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
@@ -111,29 +113,21 @@ def _pods(view: ModelView, label: str) -> str:
     if revision.since and revision.ready < revision.wanted:
         waited = duration((view.now - revision.since).total_seconds())
         since = f", awaited since {clock(revision.since, view.now)}, {waited} ago"
-    counted = f"{revision.ready} of {plural(revision.wanted, 'pod')} of {label}"
+    counted = f"{revision.ready:,} of {revision.wanted:,} pods of {label} are ready"
     problem = ": ".join(filter(None, (revision.reason, revision.message)))
-    return f"{counted} ready{since}." + (f" {sentence(problem)}" if problem else "")
+    return f"{counted}{since}." + (f" {stopped(problem)}" if problem else "")
+
+
+def _evidence(cohort: CohortView) -> list[str]:
+    """What each metric shows, unless the cohort's own message says it."""
+    return [_seen(e) for e in cohort.evidence if not (e.message and e.message in cohort.message)]
 
 
 def _seen(evidence: Evidence) -> str:
-    """What one metric shows and what follows from it."""
-    if not evidence.canary.requests and not evidence.stable.requests:
-        seen = "no request was counted yet"
-    else:
-        seen = (
-            f"{_tally(evidence.canary)} canary requests failed against "
-            f"{_tally(evidence.stable)} of stable"
-        )
-    return f"On {evidence.metric}, {seen}: {_VERDICTS[evidence.verdict]}."
-
-
-_VERDICTS = {
-    Verdict.PASS: "proven to be not worse than the margin allows",
-    Verdict.FAIL: "proven to be worse",
-    Verdict.INSUFFICIENT: "no evidence of harm so far, and no proof of the contrary",
-    Verdict.METRICS_ERROR: "some counters cannot be read, so nothing is decided on them",
-}
+    """What one metric shows, in the words of the analysis where it left some."""
+    canary, stable = evidence.canary, evidence.stable
+    seen = f"{_tally(canary)} canary requests failed against {_tally(stable)} of stable"
+    return stopped(f"On {evidence.metric}: {evidence.message or seen}")
 
 
 def _step_ends(cohort: CohortView, view: ModelView) -> str:
@@ -152,8 +146,10 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
 
 
 def _awaited(cohort: CohortView) -> str:
-    settled = cohort.phase in (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
-    return "" if settled or not cohort.message else sentence(f"Awaited: {cohort.message}")
+    """The cohort's message, unless it repeats what the analysis says or the cohort is settled."""
+    if cohort.phase in _SETTLED or any(cohort.message in e.message for e in cohort.evidence):
+        return ""
+    return sentence(cohort.message)
 
 
 def _paused(cohort: CohortView, view: ModelView) -> str:
@@ -165,13 +161,12 @@ def _paused(cohort: CohortView, view: ModelView) -> str:
 
 def _last_decision(cohort: CohortView, view: ModelView) -> str:
     """The newest decision, where the sentence about the cohort's place has not told it already."""
-    settled = cohort.phase in (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
-    if settled or not cohort.decisions:
+    if cohort.phase in _SETTLED or not cohort.decisions:
         return ""
     last = cohort.decisions[0]
     action = _ACTIONS.get(last.action, last.action)
     told = f": {last.message}" if last.message else ""
-    return sentence(f"Last decision: {view.label(last.revision)} {action}{_at(last, view)}{told}")
+    return stopped(f"Last decision: {view.label(last.revision)} {action}{_at(last, view)}{told}")
 
 
 _ACTIONS = {

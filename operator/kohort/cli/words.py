@@ -17,10 +17,17 @@ def clean(text: str) -> str:
     return "".join(visible)
 
 
-def sentence(text: str) -> str:
+def stopped(text: str) -> str:
     """The text with a full stop, unless it has an end already."""
     text = clean(text)
     return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop and a capital, unless it begins with a name or a figure."""
+    first, gap, rest = clean(text).partition(" ")
+    plain = first.isascii() and first.isalpha()
+    return stopped(f"{first.capitalize() if plain and first.islower() else first}{gap}{rest}")
 
 
 def parse_time(text: str | None) -> datetime | None:
