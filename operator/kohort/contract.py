@@ -16,6 +16,8 @@ LABEL_MODEL = "kohort.dev/model"
 LABEL_REVISION = "kohort.dev/revision"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_COMPONENT = "app.kubernetes.io/component"
+# What was last applied, so that a pass that would change nothing writes nothing.
+ANNOTATION_APPLIED = "kohort.dev/applied-hash"
 MANAGED_BY = "kohort"
 FIELD_MANAGER = "kohort"
 
@@ -41,8 +43,18 @@ UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
 # The gateway's counters as Prometheus shows them: one per (model, cohort, revision, slot, code).
-METRIC_REQUESTS = "kohort_requests"
-METRIC_DURATION = "kohort_duration"
+METRIC_REQUESTS = "envoy_kohort_requests"
+METRIC_DURATION = "envoy_kohort_duration"
+
+# What route tables and the gateway's listener call the same thing by: the metadata that counters are
+# labelled from, the filter that sets a client's slot, those that find a model by host, and the header
+# that a model's scope is looked up by, which never leaves the gateway.
+METADATA = "kohort"
+FILTER_SLOT = "kohort.slot"
+FILTERS_HOST = ("kohort.host", "kohort.host.route")
+HEADER_SCOPE = "x-kohort-scope"
+# Tells one start of a gateway from another, in answers of its status port.
+HEADER_PROCESS = "x-kohort-process"
 
 
 class FailureReason(StrEnum):

@@ -90,7 +90,9 @@ def in_cluster(directory: Path, environ: Mapping[str, str] = os.environ) -> Serv
 
 
 def from_kubeconfig(path: Path, scratch: Path) -> Server:
-    """The server of a kubeconfig's current context; embedded keys are put into ``scratch``.
+    """The server of a kubeconfig's current context; embedded keys go into ``scratch``.
+
+    ``scratch`` must be a directory that nobody else can read.
 
     Raises:
         ValueError: the file names no such context, or a way to authenticate other than
@@ -114,8 +116,7 @@ def from_kubeconfig(path: Path, scratch: Path) -> Server:
         if f"{name}-data" not in source:
             return str(path.parent / source[name]) if name in source else ""
         target = scratch / f"{name}.pem"
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(base64.b64decode(source[f"{name}-data"]))
+        target.write_bytes(base64.b64decode(source[f"{name}-data"]))
         return str(target)
 
     ca = pem(cluster, "certificate-authority")

@@ -1,0 +1,220 @@
+"""What Kohort makes for a revision: its record and its Deployment, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kohort.act.merge import Json, merged
+from kohort.api.spec import GPU, Spec
+from kohort.contract import (
+    ANNOTATION_APPLIED,
+    API_VERSION,
+    KIND,
+    LABEL_COMPONENT,
+    LABEL_MANAGED_BY,
+    LABEL_MODEL,
+    LABEL_REVISION,
+    MANAGED_BY,
+    PORT_SERVER,
+)
+
+CACHE_DIRECTORY = "/var/cache/kohort"
+SERVER = "server"
+GRACE_SECONDS = 60
+# The node label that NVIDIA's GPU feature discovery writes.
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The ModelDeployment that everything of a model belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+def record(owner: Owner, revision: str, number: int, spec: Spec, data: Json, image: str) -> Json:
+    """The ControllerRevision: what decides an answer, and the pod template that came of it.
+
+    The template is kept too, so that neither a newer Kohort nor another default image restarts the
+    pods of a revision that is there.
+    """
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": _metadata(owner, revision),
+        "revision": number,
+        "data": {**data, "image": image, "podTemplate": pod_template(owner, revision, spec, image)},
+    }
+
+
+def deployment(owner: Owner, revision: str, replicas: int, template: Json) -> Json:
+    """The Deployment of a revision, from the pod template of its record."""
+    manifest = _deployment(owner, revision, replicas)
+    applied = {ANNOTATION_APPLIED: deployment_hash(owner, revision, replicas)}
+    return {
+        **manifest,
+        "metadata": {**manifest["metadata"], "annotations": applied},
+        "spec": {**manifest["spec"], "template": template},
+    }
+
+
+def deployment_hash(owner: Owner, revision: str, replicas: int) -> str:
+    """Names what is to be applied; the template has no part in it, a revision's never changes."""
+    content = msgspec.json.encode(_deployment(owner, revision, replicas), order="sorted")
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _deployment(owner: Owner, revision: str, replicas: int) -> Json:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(owner, revision),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": selector(owner, revision)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
+            },
+        },
+    }
+
+
+def selector(owner: Owner, revision: str) -> Json:
+    """The labels that tell a revision's pods from all others."""
+    return {LABEL_MODEL: owner.name, LABEL_REVISION: revision}
+
+
+def pod_template(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
+    """The pods of a revision, with the user's overlay merged in."""
+    base: Json = {
+        "metadata": {"labels": _labels(owner, revision)},
+        "spec": {
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_server(owner, revision, spec, image)],
+            "volumes": [{"name": "cache", "emptyDir": {}}],
+            **_gpu_placement(spec.gpu),
+        },
+    }
+    template = merged(base, spec.template)
+    # The selector must go on matching whatever the overlay says.
+    metadata = template.get("metadata") or {}
+    labels = {**(metadata.get("labels") or {}), **_labels(owner, revision)}
+    return {**template, "metadata": {**metadata, "labels": labels}}
+
+
+def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
+    return {
+        "name": SERVER,
+        "image": image,
+        "args": [
+            "serve",
+            spec.model.uri,
+            f"--name={owner.name}",
+            f"--revision={revision}",
+            f"--engine={spec.engine.type.value}",
+            "--host=$(POD_IP)",
+            f"--port={PORT_SERVER}",
+            f"--cache-dir={CACHE_DIRECTORY}",
+            *([f"--digest={spec.model.digest}"] if spec.model.digest else []),
+        ],
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            # The root file system is read-only.
+            {"name": "TMPDIR", "value": CACHE_DIRECTORY},
+        ],
+        "ports": [{"name": "http", "containerPort": PORT_SERVER, "protocol": "TCP"}],
+        "resources": _resources(spec.gpu),
+        "startupProbe": _probe("/v2/health/live", period=1, failures=120),
+        "readinessProbe": _probe("/v2/health/ready", period=2, failures=2),
+        "livenessProbe": _probe("/v2/health/live", period=10, failures=6),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIRECTORY}],
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> Json:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }
+
+
+def _resources(gpu: GPU | None) -> Json:
+    # Extended resources need requests and limits alike; limits alone say both.
+    return {"limits": {gpu.resource: gpu.count}} if gpu else {}
+
+
+def _gpu_placement(gpu: GPU | None) -> Json:
+    if gpu is None:
+        return {}
+    placement: Json = {
+        "tolerations": [{"key": gpu.resource, "operator": "Exists", "effect": "NoSchedule"}]
+    }
+    if gpu.products:
+        wanted = {"key": GPU_PRODUCT_LABEL, "operator": "In", "values": list(gpu.products)}
+        placement["affinity"] = {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [wanted]}]
+                }
+            }
+        }
+    return placement
+
+
+def _labels(owner: Owner, revision: str) -> dict[str, str]:
+    return {
+        **selector(owner, revision),
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_COMPONENT: "model-server",
+    }
+
+
+def _metadata(owner: Owner, revision: str) -> Json:
+    return {
+        "name": revision,
+        "namespace": owner.namespace,
+        "labels": _labels(owner, revision),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def template_of(record_data: Mapping[str, Any]) -> Json:
+    """The pod template in a record's data.
+
+    Raises:
+        KeyError: this is no record of Kohort.
+    """
+    template: Json = record_data["podTemplate"]
+    return template

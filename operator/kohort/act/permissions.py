@@ -1,0 +1,39 @@
+"""Everything that the operator asks of the API server, as RBAC rules: no more and no less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kohort.contract import GROUP, PLURAL
+
+Rule = dict[str, Any]
+
+LEASE = "kohort-operator"
+OPERATOR_SECRET = "kohort-operator-tls"  # noqa: S105
+GATEWAY_SECRET = "kohort-gateway-tls"  # noqa: S105
+
+
+def _rule(group: str, resource: str, *verbs: str, names: tuple[str, ...] = ()) -> Rule:
+    rule: Rule = {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
+    return {**rule, "resourceNames": list(names)} if names else rule
+
+
+# In every namespace with models: a ClusterRole, or a Role in each watched namespace.
+CLUSTER_RULES: list[Rule] = [
+    _rule(GROUP, PLURAL, "get", "list", "watch"),
+    _rule(GROUP, f"{PLURAL}/status", "update"),
+    # "patch" is server-side apply; "create" because apply may create.
+    _rule("apps", "deployments", "get", "list", "watch", "create", "patch", "delete"),
+    _rule("apps", "controllerrevisions", "get", "list", "watch", "create", "patch", "delete"),
+    _rule("", "pods", "get", "list", "watch"),
+    _rule("events.k8s.io", "events", "create"),
+]
+
+# In the operator's own namespace. "create" cannot be limited by name.
+NAMESPACE_RULES: list[Rule] = [
+    _rule("", "pods", "get", "list", "watch"),
+    _rule("coordination.k8s.io", "leases", "create"),
+    _rule("coordination.k8s.io", "leases", "get", "update", names=(LEASE,)),
+    _rule("", "secrets", "create"),
+    _rule("", "secrets", "get", "update", names=(OPERATOR_SECRET, GATEWAY_SECRET)),
+]

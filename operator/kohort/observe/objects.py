@@ -1,0 +1,153 @@
+"""Kubernetes objects as the operator remembers them: only what a decision may rest on.
+
+Values compare equal when nothing changed that anybody here would act on, so that most updates of
+pods wake nobody.
+"""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from kohort.contract import ANNOTATION_APPLIED, LABEL_MODEL, LABEL_REVISION
+from kohort.observe.problems import deployment_problem, pod_problem
+from kohort.observe.wire import DeploymentObject, Metadata, PodObject, RevisionObject
+from kohort.plan.world import Problem
+from kohort.route.table import ModelKey
+
+
+class Child(Protocol):
+    """What all remembered objects have; ``model`` is empty for objects of no model."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+T = TypeVar("T", bound=Child)
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """A pod of a revision, or of the gateway (then without model and revision)."""
+
+    namespace: str
+    name: str
+    uid: str
+    model: str
+    revision: str
+    address: str
+    ready: bool
+    deleting: bool
+    restarts: int
+    problem: Problem | None
+    version: int
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """The Deployment of a revision; ``wanted``: replicas, ``applied``: hash of what was applied."""
+
+    namespace: str
+    name: str
+    uid: str
+    model: str
+    wanted: int
+    applied: str
+    deleting: bool
+    problem: Problem | None
+    version: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The ControllerRevision of a revision; its data is read when it is needed."""
+
+    namespace: str
+    name: str
+    uid: str
+    model: str
+    number: int
+    version: int
+
+
+def key_of(child: Child) -> ModelKey:
+    """The model that an object belongs to."""
+    return ModelKey(child.namespace, child.model)
+
+
+def same(one: Child | None, other: Child | None) -> bool:
+    """Whether two states of an object differ in nothing but their version."""
+    if one is None or other is None:
+        return one is other
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in type(one).__struct_fields__  # type: ignore[attr-defined]
+        if name != "version"
+    )
+
+
+def parse_pod(content: bytes | msgspec.Raw) -> Pod:
+    """A Pod out of its JSON."""
+    pod = _PODS.decode(content)
+    meta, status = pod.metadata, pod.status
+    ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+    return Pod(
+        namespace=intern(meta.namespace),
+        name=meta.name,
+        uid=meta.uid,
+        model=_label(meta, LABEL_MODEL),
+        revision=_label(meta, LABEL_REVISION),
+        address=status.pod_ip,
+        ready=ready and bool(status.pod_ip),
+        deleting=bool(meta.deletion_timestamp),
+        restarts=sum(c.restart_count for c in status.container_statuses),
+        problem=None if ready or meta.deletion_timestamp else pod_problem(meta.name, status),
+        version=meta.version,
+    )
+
+
+def parse_deployment(content: bytes | msgspec.Raw) -> Deployment:
+    """A Deployment out of its JSON."""
+    deployment = _DEPLOYMENTS.decode(content)
+    meta = deployment.metadata
+    return Deployment(
+        namespace=intern(meta.namespace),
+        name=intern(meta.name),
+        uid=meta.uid,
+        model=_label(meta, LABEL_MODEL),
+        wanted=deployment.spec.replicas,
+        applied=meta.annotations.get(ANNOTATION_APPLIED, ""),
+        deleting=bool(meta.deletion_timestamp),
+        problem=deployment_problem(deployment.status),
+        version=meta.version,
+    )
+
+
+def parse_record(content: bytes | msgspec.Raw) -> Record:
+    """A ControllerRevision out of its JSON, without its data."""
+    record = _RECORDS.decode(content)
+    meta = record.metadata
+    return Record(
+        namespace=intern(meta.namespace),
+        name=intern(meta.name),
+        uid=meta.uid,
+        model=_label(meta, LABEL_MODEL),
+        number=record.revision,
+        version=meta.version,
+    )
+
+
+def _label(meta: Metadata, name: str) -> str:
+    return intern(meta.labels.get(name, ""))
+
+
+_PODS = msgspec.json.Decoder(PodObject)
+_DEPLOYMENTS = msgspec.json.Decoder(DeploymentObject)
+_RECORDS = msgspec.json.Decoder(RevisionObject)

@@ -1,0 +1,112 @@
+"""The parts of Kubernetes objects that are decoded at all; everything else is skipped unread."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+
+class Wire(Struct, frozen=True, rename="camel"):
+    """A node of a Kubernetes object, camelCase in JSON."""
+
+
+class Metadata(Wire, frozen=True):
+    """metav1.ObjectMeta."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = "0"
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The resource version; a later one of the same resource is greater (KEP-5504)."""
+        return int(self.resource_version or 0)
+
+
+class Condition(Wire, frozen=True):
+    """A condition of any object."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class Waiting(Wire, frozen=True):
+    """A container that does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(Wire, frozen=True):
+    """A container that ended."""
+
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(Wire, frozen=True):
+    """What a container is doing, or did."""
+
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(Wire, frozen=True):
+    """One container of a pod."""
+
+    name: str = ""
+    image: str = ""
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodStatus(Wire, frozen=True):
+    """A pod's status."""
+
+    pod_ip: str = field(default="", name="podIP")
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class PodObject(Wire, frozen=True):
+    """v1 Pod."""
+
+    metadata: Metadata = Metadata()
+    status: PodStatus = PodStatus()
+
+
+class DeploymentSpec(Wire, frozen=True):
+    """A Deployment's spec."""
+
+    replicas: int = 1
+
+
+class DeploymentStatus(Wire, frozen=True):
+    """A Deployment's status."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
+class DeploymentObject(Wire, frozen=True):
+    """apps/v1 Deployment."""
+
+    metadata: Metadata = Metadata()
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
+class RevisionObject(Wire, frozen=True):
+    """apps/v1 ControllerRevision."""
+
+    metadata: Metadata = Metadata()
+    revision: int = 0
