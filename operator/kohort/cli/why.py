@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, Decision, Evidence, Tally
 from kohort.cli.view import CohortView, ModelView
-from kohort.cli.words import clock, duration, parse_time, sentence, stopped
+from kohort.cli.words import clean, clock, duration, parse_time, sentence, stopped
 
 _SETTLED = (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
 
@@ -120,7 +120,11 @@ def _pods(view: ModelView, label: str) -> str:
 
 def _evidence(cohort: CohortView) -> list[str]:
     """What each metric shows, unless the cohort's own message says it."""
-    return [_seen(e) for e in cohort.evidence if not (e.message and e.message in cohort.message)]
+    return [_seen(evidence) for evidence in cohort.evidence if not _told(evidence, cohort)]
+
+
+def _told(evidence: Evidence, cohort: CohortView) -> bool:
+    return bool(evidence.message) and clean(evidence.message) in cohort.message
 
 
 def _seen(evidence: Evidence) -> str:
@@ -146,8 +150,9 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
 
 
 def _awaited(cohort: CohortView) -> str:
-    """The cohort's message, unless it repeats what the analysis says or the cohort is settled."""
-    if cohort.phase in _SETTLED or any(cohort.message in e.message for e in cohort.evidence):
+    """The cohort's message, unless the cohort is settled or the analysis was quoted with it."""
+    quoted = (e.message for e in cohort.evidence if not _told(e, cohort))
+    if cohort.phase in _SETTLED or any(cohort.message in message for message in quoted):
         return ""
     return sentence(cohort.message)
 

@@ -1,0 +1,137 @@
+"""Why a cohort stands where it stands, in words; asserted as people read it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from kohort.cli.view import model_view
+from kohort.cli.why import why, why_cohort
+from tests.unit.cli_samples import NOW, RESOURCES, view_of
+
+TOLD = {
+    ("diverged", "batchers"): (
+        "batchers went back from v3 to v2 at 10:41:07, 4.2 s after v3 got its first clients "
+        "here: 38 of 38 canary requests failed against 0 of 702 of stable (chance under 1 in "
+        "1,000,000). v3 is not tried again until the spec changes."
+    ),
+    ("diverged", "singles"): (
+        "singles has 25% of its clients on v3 (step 2 of 3) since 10:41:30, 30 s ago; the "
+        "others are on v2. On errors: 11 of 402 canary requests failed against 9 of 3,611 of "
+        "stable. The step is held for 2m, 1 min 30 s more. Held for 1 min 30 s more. Last "
+        "decision: v2 was promoted at 10:21:00."
+    ),
+    ("diverged", "staff"): (
+        "staff is on v3, which the spec asks for. It was promoted at 10:40:10: every step was "
+        "held without evidence of harm."
+    ),
+    ("diverged", "everyone"): (
+        "everyone stays on v2 and has not begun with v3. Waits for batchers, which went back to"
+        " v2; apply another model, or take it out of after."
+    ),
+    ("first", "everyone"): (
+        "everyone has no revision yet, so its clients get no answer. 0 of 1 pods of v1 are "
+        "ready, awaited since 10:41:50, 10 s ago. ModelNotFound: /models/burger/1/model.onnx "
+        "does not exist: mount it or correct spec.model.uri. Waits for pods of v1."
+    ),
+    ("moving", "preparing"): (
+        "preparing is on v1; none of its clients has v2 yet. 1 of 2 pods of v2 are ready, "
+        "awaited since 10:40:30, 1 min 30 s ago. Waits for pods of v2. Paused since 2026-11-23 "
+        "22:00:00: it goes no further, but evidence of harm still sends it back."
+    ),
+    ("moving", "moved"): (
+        "moved has 5% of its clients on v2 (step 1 of 1), or soon will: not every gateway has "
+        "taken this weight yet. Waits for gateway kohort-gateway-0. Paused since 2026-11-23 "
+        "22:00:00: it goes no further, but evidence of harm still sends it back."
+    ),
+    ("moving", "proving"): (
+        "proving has 25% of its clients on v2 (step 2 of 2) since 10:00:00, 42 min ago; the "
+        "others are on v1. The step lasts until v2 is proven to be not worse than the margin "
+        "allows. Counters could not be read: kohort-gateway-0. Paused since 2026-11-23 "
+        "22:00:00: it goes no further, but evidence of harm still sends it back."
+    ),
+    ("moving", "promoting"): (
+        "promoting passed every step and is being promoted from v1 to v2: pods for all of its "
+        "clients first, then the clients. 1 of 2 pods of v2 are ready, awaited since 10:40:30, "
+        "1 min 30 s ago. On errors: 9 of 9,000 canary requests failed against 8 of 9,100 of "
+        "stable. Paused since 2026-11-23 22:00:00: it goes no further, but evidence of harm "
+        "still sends it back. Last decision: fries-ccc was given up for another revision at "
+        "09:50:00: the spec asks for v2 again."
+    ),
+}
+
+
+@pytest.mark.parametrize(("sample", "cohort"), TOLD)
+def test_each_place_of_a_cohort_is_told_in_plain_words(sample: str, cohort: str) -> None:
+    view = view_of(sample)
+    (paragraph,) = (why_cohort(c, view) for c in view.cohorts if c.name == cohort)
+    assert paragraph == TOLD[sample, cohort]
+
+
+def test_every_phase_of_a_cohort_is_among_the_told() -> None:
+    told = {
+        cohort.phase
+        for sample, name in TOLD
+        for cohort in view_of(sample).cohorts
+        if cohort.name == name
+    }
+    assert {str(phase) for phase in told} == {
+        *("Pending", "Waiting", "Preparing", "Analyzing", "Promoting", "Stable", "RolledBack")
+    }
+
+
+def test_there_is_a_paragraph_for_each_cohort_in_the_order_of_the_spec() -> None:
+    first_words = [paragraph.split()[0] for paragraph in why(view_of("diverged"))]
+    assert first_words == ["batchers", "singles", "staff", "everyone"]
+
+
+def test_a_rollout_without_cohorts_points_at_the_operator() -> None:
+    (paragraph,) = why(view_of("unseen"))
+    assert "Kohort has not looked at it yet" in paragraph
+
+
+def changed(sample: str, cohort: int, **changes: Any) -> str:
+    """The paragraph of a sample's cohort with some fields of its status changed."""
+    resource = copy.deepcopy(RESOURCES[sample])
+    resource["status"]["cohorts"][cohort].update(changes)
+    return why(model_view(resource, (), NOW))[cohort]
+
+
+def test_a_rollback_whose_evidence_belongs_to_a_later_canary_tells_no_wrong_delay() -> None:
+    later = [{"metric": "errors", "since": "2026-11-24T10:41:59Z"}]
+    assert "after v3 got its first clients" not in changed("diverged", 0, evidence=later)
+
+
+def test_a_rollback_without_a_record_is_told_from_the_evidence() -> None:
+    told = changed("diverged", 0, decisions=[])
+    assert told == (
+        "batchers went back from v3 to v2. On errors: 38 of 38 canary requests failed against "
+        "0 of 702 of stable. v3 is not tried again until the spec changes."
+    )
+
+
+def test_figures_of_the_analysis_are_told_once() -> None:
+    figures = "11 of 402 canary requests failed against 9 of 3,611 of stable"
+    evidence = [{"metric": "errors", "message": figures}]
+    told = changed("diverged", 1, evidence=evidence, message=f"held for 90 s more; {figures}")
+    assert told.count(figures) == 1
+
+
+def test_a_decision_of_another_day_carries_its_date() -> None:
+    promoted = [{"action": "Promoted", "revision": "digits-ccc", "at": "2026-11-23T10:00:00Z"}]
+    assert "promoted at 2026-11-23 10:00:00." in changed("diverged", 2, decisions=promoted)
+
+
+def test_times_are_told_in_the_readers_zone() -> None:
+    from datetime import timedelta, timezone
+
+    madrid = NOW.astimezone(timezone(timedelta(hours=1)))
+    told = why(model_view(RESOURCES["diverged"], (), madrid))
+    assert "at 11:41:07" in told[0]
+
+
+def test_a_hold_that_is_over_is_not_told_as_lasting() -> None:
+    told = changed("diverged", 1, stepStartedAt="2026-11-24T10:00:00Z")
+    assert "The step's 2m are over." in told
