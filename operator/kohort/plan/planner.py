@@ -1,7 +1,92 @@
-"""SEAM (to be written): one pass of deciding.
+"""One pass of deciding: from what is asked, what stands in status and what is seen, to what is wanted.
 
-def plan(identity: Identity, spec: Spec, status: Status, world: World, now: datetime) -> Outcome
-
-@dataclass(frozen=True)
-class Identity: namespace, name, uid, generation
+Pure: no cluster, no clock, no chance. Whoever runs it persists the status first, and then carries the
+actions out; dying in between changes nothing, because the next pass wants the same again.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from kohort.api.spec import Spec
+from kohort.api.status import Status
+from kohort.plan import capacity, cohorts, conditions, pausing, revisions, rules
+from kohort.plan.context import Context, Draft, Identity, Phase, routes
+from kohort.plan.outcome import (
+    Action,
+    EnsureDeployment,
+    Outcome,
+    RecordRevision,
+    RemoveDeployment,
+    RemoveRecord,
+)
+from kohort.plan.schedule import wake_after
+from kohort.plan.world import World
+
+__all__ = ["Identity", "plan"]
+
+PHASES: tuple[Phase, ...] = (
+    revisions.ask,
+    revisions.adopt,
+    pausing.pause,
+    cohorts.follow_spec,
+    rules.take_turns,
+    capacity.size,
+    revisions.forget,
+    conditions.report,
+)
+
+ROUNDS_PER_STEP = 3
+"""Rounds that one step of a rollout may take when nothing has to be waited for, with one to spare."""
+
+
+def plan(identity: Identity, spec: Spec, status: Status, world: World, now: datetime) -> Outcome:
+    """Decide all that can be decided now; deciding again in the same world decides nothing more.
+
+    ``status``: as persisted; ``world.gateways`` says how far it is in effect. ``now``: aware.
+    """
+    draft = Draft(status)
+    for _ in range(_most_rounds(spec)):
+        before = draft.status
+        for phase in PHASES:
+            draft = phase(_context(identity, spec, status, world, now, draft.status), draft)
+        if draft.status == before:
+            break
+    context = _context(identity, spec, status, world, now, draft.status)
+    return Outcome(
+        status=draft.status,
+        actions=tuple(_actions(context, draft.status)),
+        events=draft.events,
+        wake_after=wake_after(context, draft.status),
+    )
+
+
+def _context(
+    identity: Identity, spec: Spec, persisted: Status, world: World, now: datetime, status: Status
+) -> Context:
+    in_effect = world.gateways.in_effect and routes(status) == routes(persisted)
+    return Context(identity, spec, world, now, in_effect)
+
+
+def _most_rounds(spec: Spec) -> int:
+    """Rounds after which nothing can be left to decide: every cohort through every step of it."""
+    return ROUNDS_PER_STEP * sum(len(c.steps) + 2 for c in spec.cohorts)
+
+
+def _actions(context: Context, status: Status) -> Iterator[Action]:
+    """What any pass with this status wants: records, then pods, then what may go."""
+    world = context.world
+    for revision in status.revisions:
+        if revision.name == status.desired and revision.name not in world.recorded:
+            yield RecordRevision(revision.name, revision.number)
+    wanted = capacity.wanted_pods(context, status)
+    for revision in status.revisions:
+        if revision.name in wanted and revision.name in world.recorded:
+            yield EnsureDeployment(revision.name, revision.replicas)
+    for revision in status.revisions:
+        if revision.name in world.capacity and capacity.drained(context, revision):
+            yield RemoveDeployment(revision.name)
+    for name in revisions.beyond_history(status):
+        if name in world.recorded and name not in world.capacity:
+            yield RemoveRecord(name)

@@ -10,7 +10,7 @@ from kohort.analysis.reading import Reading
 
 @dataclass(frozen=True)
 class Problem:
-    """Why pods of a revision do not become ready: a condition's reason, and a message that says what to do."""
+    """Why pods of a revision do not become ready: a reason, and a message that says what to do."""
 
     reason: str
     message: str

@@ -1,0 +1,103 @@
+"""How many pods each revision needs: before clients come, while they are there, until they are gone."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from msgspec import structs
+
+from kohort.analysis.timestamps import to_time
+from kohort.api.status import CohortStatus, RevisionStatus, Status
+from kohort.plan.context import Context, Draft, cut, referenced
+
+DRAIN = timedelta(seconds=10)
+"""How long pods go on after no gateway sends anything to them, for requests under way."""
+
+
+def pods_for(replicas: int, weight: int) -> int:
+    """Pods for a percentage of clients: at least one."""
+    return max(1, math.ceil(replicas * weight / 100))
+
+
+def next_weight(context: Context, cohort: CohortStatus) -> int:
+    """The weight that a cohort's canary is to have next: its step's, and all after the last step."""
+    steps = next(c.steps for c in context.spec.cohorts if c.name == cohort.name)
+    return steps[cohort.step].weight if cohort.step < len(steps) else 100
+
+
+def wanted_pods(context: Context, status: Status) -> dict[str, int]:
+    """Pods of each revision that has clients or awaits them.
+
+    A stable revision has all replicas. A canary has what its greatest weight needs, which is enough
+    for all cohorts together, and never fewer than before until lower weights are in effect.
+    """
+    replicas = context.spec.replicas
+    wanted: dict[str, int] = {}
+    for cohort in status.cohorts:
+        if cohort.canary:
+            weight = max(cohort.weight, next_weight(context, cohort))
+            wanted[cohort.canary] = max(wanted.get(cohort.canary, 0), pods_for(replicas, weight))
+    if not context.in_effect:
+        for revision in status.revisions:
+            if revision.name in wanted:
+                former = min(revision.replicas, replicas)
+                wanted[revision.name] = max(wanted[revision.name], former)
+    first = not context.spec.paused and any(not c.stable for c in status.cohorts)
+    full = {c.stable for c in status.cohorts if c.stable} | ({status.desired} if first else set())
+    return wanted | dict.fromkeys(full, replicas)
+
+
+def size(context: Context, draft: Draft) -> Draft:
+    """Write down how many pods each revision is to have, and since when they are awaited or unused."""
+    wanted = wanted_pods(context, draft.status)
+    return draft.with_status(
+        revisions=tuple(
+            _sized(context, draft.status, revision, wanted.get(revision.name))
+            for revision in draft.status.revisions
+        )
+    )
+
+
+def drained(context: Context, revision: RevisionStatus) -> bool:
+    """Whether a revision's pods may go."""
+    return revision.unused_since is not None and context.since(revision.unused_since) >= DRAIN
+
+
+def _sized(
+    context: Context, status: Status, revision: RevisionStatus, wanted: int | None
+) -> RevisionStatus:
+    capacity = context.world.capacity.get(revision.name)
+    ready = capacity.ready if capacity else 0
+    problem = capacity.problem if capacity and wanted is not None else None
+    awaited = wanted is not None and ready < wanted
+    return structs.replace(
+        revision,
+        replicas=_pods_kept(revision, wanted, gone=capacity is None),
+        ready_replicas=ready,
+        reason=problem.reason[:64] if problem else "",
+        message=cut(problem.message) if problem else "",
+        preparing_since=(revision.preparing_since or to_time(context.now)) if awaited else None,
+        unused_since=_unused_since(context, status, revision),
+    )
+
+
+def _pods_kept(revision: RevisionStatus, wanted: int | None, *, gone: bool) -> int:
+    """Pods that nobody wants any more stay as they are until all of them go."""
+    if wanted is not None:
+        return wanted
+    return 0 if gone else revision.replicas
+
+
+def _unused_since(context: Context, status: Status, revision: RevisionStatus) -> str | None:
+    """Unused is what nobody refers to once no gateway has an older route to it."""
+    first = {status.desired} if any(not c.stable for c in status.cohorts) else set()
+    if revision.name in referenced(status) | first or revision.name not in context.world.capacity:
+        return None
+    if revision.unused_since is None and (context.in_effect or _no_routes(status)):
+        return to_time(context.now)
+    return revision.unused_since
+
+
+def _no_routes(status: Status) -> bool:
+    return not any(c.stable for c in status.cohorts)

@@ -1,0 +1,60 @@
+"""Who the cohorts are: as the spec lists them, and in which order their rollouts follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kohort.api.spec import Cohort
+from kohort.api.status import CohortPhase, CohortStatus, Status
+from kohort.plan.context import Context, Draft, label
+
+
+def follow_spec(context: Context, draft: Draft) -> Draft:
+    """Cohorts as the spec has them, in its order; one that is new starts where its clients are."""
+    known = {c.name: c for c in draft.status.cohorts}
+    serving = _serving(context.spec.cohorts, draft.status.cohorts)
+    cohorts = tuple(
+        known.get(cohort.name) or CohortStatus(name=cohort.name, stable=serving)
+        for cohort in context.spec.cohorts
+    )
+    return draft.with_status(cohorts=cohorts)
+
+
+def _serving(listed: Sequence[Cohort], known: Sequence[CohortStatus]) -> str:
+    """The revision that clients of a new cohort have had so far: that of the last cohort."""
+    names = {c.name for c in listed}
+    stays = [c.stable for c in known if c.stable and c.name in names]
+    leaves = [c.stable for c in known if c.stable]
+    return (stays or leaves or [""])[-1]
+
+
+def awaited_cohorts(context: Context, status: Status, cohort: Cohort) -> tuple[CohortStatus, ...]:
+    """Cohorts of ``after`` that are not yet on the desired revision; unknown names do not count."""
+    named = set(cohort.after)
+    return tuple(
+        c for c in status.cohorts if c.name in named and (c.stable != status.desired or c.canary)
+    )
+
+
+def waiting_message(status: Status, awaited: Sequence[CohortStatus]) -> str:
+    """What a cohort waits for, and whether waiting can end."""
+    failed = [c for c in awaited if c.phase is CohortPhase.ROLLED_BACK]
+    if failed:
+        back = ", ".join(f"{c.name}, which went back to {label(status, c.stable)}" for c in failed)
+        return f"waits for {back}; apply another model, or take it out of after"
+    return f"waits for {', '.join(c.name for c in awaited)}"
+
+
+def unknown_names(cohorts: Sequence[Cohort]) -> tuple[str, ...]:
+    """Names in ``after`` that no cohort has."""
+    names = {c.name for c in cohorts}
+    return tuple(dict.fromkeys(a for c in cohorts for a in c.after if a not in names))
+
+
+def waiting_in_circles(cohorts: Sequence[Cohort]) -> tuple[str, ...]:
+    """Cohorts that can never start, because ``after`` leads from them into a circle."""
+    names = {c.name for c in cohorts}
+    startable: set[str] = set()
+    for _ in cohorts:
+        startable |= {c.name for c in cohorts if startable.issuperset(names.intersection(c.after))}
+    return tuple(c.name for c in cohorts if c.name not in startable)

@@ -1,0 +1,248 @@
+"""What people and programs are told: phase, message, conditions by the kstatus rules, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from kohort.analysis.timestamps import to_time
+from kohort.api.quantity import seconds
+from kohort.api.status import (
+    CohortPhase,
+    CohortStatus,
+    Condition,
+    Phase,
+    RevisionStatus,
+    Status,
+    Summary,
+)
+from kohort.contract import LABEL_MODEL
+from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circles
+from kohort.plan.context import Context, Draft, cut, label, referenced, warning
+from kohort.plan.outcome import Event
+
+
+@dataclass(frozen=True)
+class Told:
+    """A condition as it should be; None for its status means that it should be absent."""
+
+    type: str
+    status: bool | None
+    reason: str = ""
+    message: str = ""
+
+
+def report(context: Context, draft: Draft) -> Draft:
+    """Write down what the rest of the status means."""
+    status = draft.status
+    pods = context.world.capacity.values()
+    told = (
+        _accepted(context),
+        _available(context, status),
+        _ready(context, status),
+        _reconciling(context, status),
+        _stalled(context, status),
+    )
+    conditions = tuple(
+        _condition(context, status, condition) for condition in told if condition.status is not None
+    )
+    draft = draft.telling(*_stall_events(status, told[-1]))
+    return draft.with_status(
+        observed_generation=context.identity.generation,
+        phase=phase(context, status),
+        message=message(context, status),
+        replicas=sum(c.pods for c in pods),
+        ready_replicas=sum(c.ready for c in pods),
+        selector=f"{LABEL_MODEL}={context.identity.name}",
+        summary=columns(context, status),
+        conditions=conditions,
+    )
+
+
+def phase(context: Context, status: Status) -> Phase:
+    """Where the whole rollout is, for people."""
+    if context.spec.paused and _unfinished(status):
+        return Phase.PAUSED
+    if any(not c.stable for c in status.cohorts):
+        return Phase.PENDING
+    if any(c.weight for c in status.cohorts):
+        return Phase.ANALYZING
+    if _moving(context, status):
+        return Phase.PROGRESSING
+    if _unfinished(status):
+        return Phase.DEGRADED
+    return Phase.PROGRESSING if _short_of_pods(status) else Phase.HEALTHY
+
+
+def message(context: Context, status: Status) -> str:
+    """The whole state in one line: what is not finished, or what serves."""
+    open_cohorts = [c for c in status.cohorts if not _finished(status, c)]
+    if open_cohorts:
+        return cut("; ".join(f"{c.name}: {c.message}" for c in open_cohorts))
+    lacking = _short_of_pods(status)
+    if lacking:
+        return cut("; ".join(_pods_told(r) for r in lacking))
+    return cut(
+        f"{label(status, status.desired)} serves every client with "
+        f"{context.ready(status.desired)} of {context.spec.replicas} pods ready"
+    )
+
+
+def columns(context: Context, status: Status) -> Summary:
+    """The columns of ``kubectl get``: each figure once, in the cohorts' order."""
+    rolling = [c for c in status.cohorts if c.canary]
+    lengths = {c.name: len(c.steps) for c in context.spec.cohorts}
+    return Summary(
+        stable=_listed(label(status, c.stable) for c in status.cohorts if c.stable),
+        canary=_listed(label(status, c.canary) for c in rolling),
+        weight=_listed(f"{c.weight}%" for c in rolling),
+        step=_listed(f"{min(c.step + 1, lengths[c.name])}/{lengths[c.name]}" for c in rolling),
+    )
+
+
+def overdue(context: Context, status: Status) -> tuple[RevisionStatus, ...]:
+    """Revisions whose pods are awaited for longer than the progress deadline; not while paused."""
+    if context.spec.paused:
+        return ()
+    return tuple(
+        r
+        for r in status.revisions
+        if r.preparing_since and context.since(r.preparing_since) >= deadline(context)
+    )
+
+
+def deadline(context: Context) -> timedelta:
+    """How long pods may take."""
+    return timedelta(seconds=seconds(context.spec.progress_deadline))
+
+
+def _accepted(context: Context) -> Told:
+    unknown = unknown_names(context.spec.cohorts)
+    if not unknown:
+        return Told("Accepted", None)
+    told = f"after names {', '.join(unknown)}, which is no cohort: ignored; correct the name"
+    return Told("Accepted", False, "UnknownCohort", told)
+
+
+def _available(context: Context, status: Status) -> Told:
+    without = [c.name for c in status.cohorts if not c.stable or not context.ready(c.stable)]
+    if without:
+        return Told("Available", False, "NoReadyPods", f"no ready pod serves {', '.join(without)}")
+    return Told("Available", True, "Serving", "every cohort has ready pods")
+
+
+def _ready(context: Context, status: Status) -> Told:
+    told = message(context, status)
+    if _rejecting(status):
+        return Told("Ready", False, "RolledBack", told)
+    if context.spec.paused and _unfinished(status):
+        return Told("Ready", False, "Paused", told)
+    if _unfinished(status):
+        return Told("Ready", False, _problem(status) or phase(context, status).value, told)
+    if _short_of_pods(status):
+        return Told("Ready", False, _problem(status) or "PodsNotReady", told)
+    return Told("Ready", True, "Promoted", told)
+
+
+def _reconciling(context: Context, status: Status) -> Told:
+    held = context.spec.paused and _unfinished(status)
+    if held:
+        return Told("Reconciling", True, "Paused", message(context, status))
+    if _moving(context, status) or _short_of_pods(status):
+        return Told(
+            "Reconciling",
+            True,
+            phase(context, status).value,
+            message(context, status),
+        )
+    return Told("Reconciling", None)
+
+
+def _stalled(context: Context, status: Status) -> Told:
+    circles = waiting_in_circles(context.spec.cohorts)
+    if circles:
+        told = f"cohorts {', '.join(circles)} wait for each other; change after"
+        return Told("Stalled", True, "CircularAfter", told)
+    late = overdue(context, status)
+    if late:
+        told = "; ".join(f"{_pods_told(r)} after {context.spec.progress_deadline}" for r in late)
+        return Told("Stalled", True, "ProgressDeadlineExceeded", told)
+    back = _rejecting(status)
+    if back:
+        told = "; ".join(f"{c.name}: {c.message}" for c in back)
+        return Told("Stalled", True, "RolledBack", told)
+    return Told("Stalled", None)
+
+
+def _stall_events(status: Status, stalled: Told) -> tuple[Event, ...]:
+    """A warning when a rollout stalls for a reason that nothing else has told."""
+    former = next((c for c in status.conditions if c.type == "Stalled"), None)
+    if not stalled.status or stalled.reason == "RolledBack":
+        return ()
+    if former is not None and former.reason == stalled.reason:
+        return ()
+    return (warning(stalled.reason, stalled.message),)
+
+
+def _condition(context: Context, status: Status, told: Told) -> Condition:
+    """The condition with the time at which its status last changed."""
+    value = "True" if told.status else "False"
+    former = next((c for c in status.conditions if c.type == told.type), None)
+    same = former is not None and former.status == value
+    return Condition(
+        type=told.type,
+        status=value,
+        reason=told.reason,
+        message=cut(told.message),
+        last_transition_time=former.last_transition_time
+        if former is not None and same
+        else to_time(context.now),
+        observed_generation=context.identity.generation,
+    )
+
+
+def _finished(status: Status, cohort: CohortStatus) -> bool:
+    return cohort.stable == status.desired and not cohort.canary
+
+
+def _unfinished(status: Status) -> bool:
+    return not all(_finished(status, c) for c in status.cohorts)
+
+
+def _rejecting(status: Status) -> tuple[CohortStatus, ...]:
+    return tuple(c for c in status.cohorts if c.rejected == status.desired)
+
+
+def _moving(context: Context, status: Status) -> bool:
+    """Whether any cohort can still get nearer to what the spec asks for."""
+    stuck: set[str] = {c.name for c in _rejecting(status)}
+    stuck |= set(waiting_in_circles(context.spec.cohorts))
+    known = {c.name: c for c in status.cohorts}
+    for _ in context.spec.cohorts:
+        stuck |= {
+            spec.name
+            for spec in context.spec.cohorts
+            if known[spec.name].phase is CohortPhase.WAITING
+            and any(a.name in stuck for a in awaited_cohorts(context, status, spec))
+        }
+    return any(not _finished(status, c) and c.name not in stuck for c in status.cohorts)
+
+
+def _short_of_pods(status: Status) -> tuple[RevisionStatus, ...]:
+    used = referenced(status)
+    return tuple(r for r in status.revisions if r.name in used and r.ready_replicas < r.replicas)
+
+
+def _problem(status: Status) -> str:
+    """The reason of the first revision whose pods have a problem."""
+    return next((r.reason for r in status.revisions if r.reason), "")
+
+
+def _pods_told(revision: RevisionStatus) -> str:
+    why = f": {revision.message}" if revision.message else ""
+    return f"{revision.ready_replicas} of {revision.replicas} pods of v{revision.number} are ready{why}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(texts))

@@ -1,0 +1,137 @@
+"""What one pass of deciding is given, and what it hands from phase to phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from msgspec import structs
+
+from kohort.analysis.timestamps import from_time
+from kohort.api.quantity import share
+from kohort.api.spec import Spec
+from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
+from kohort.plan.outcome import Event, EventType
+from kohort.plan.world import World
+
+MESSAGE_LENGTH = 1024
+DECISIONS_KEPT = 10
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which ModelDeployment, and which edition of its spec."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """The immutable inputs of a pass.
+
+    ``in_effect``: whether every client meets what the status in hand says; never true once this pass
+    has changed a route, because gateways can only confirm what was persisted.
+    """
+
+    identity: Identity
+    spec: Spec
+    world: World
+    now: datetime
+    in_effect: bool
+
+    def ready(self, revision: str) -> int:
+        """Pods of a revision that can be routed to now."""
+        capacity = self.world.capacity.get(revision)
+        return capacity.ready if capacity else 0
+
+    def since(self, time: str | None) -> timedelta:
+        """Time that has passed since a time in status; none when it is not set."""
+        return self.now - from_time(time) if time else timedelta(0)
+
+    @property
+    def alpha(self) -> float:
+        """One check's share of falseRollback, over all cohorts and metrics."""
+        checks = len(self.spec.cohorts) * len(self.spec.analysis.metrics)
+        return share(self.spec.analysis.false_rollback) / checks
+
+    @property
+    def beta(self) -> float:
+        """The chance of a false pass that is allowed to each metric."""
+        return share(self.spec.analysis.false_promotion)
+
+    def awaited_gateways(self) -> str:
+        """Why routes are not in effect, for people."""
+        gateways = self.world.gateways
+        if not gateways.ready:
+            return "no gateway is ready"
+        if not gateways.behind:
+            return "waits for the gateways"
+        return f"waits for gateway {', '.join(gateways.behind)}"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The status as far as it is decided, and what people should hear about it."""
+
+    status: Status
+    events: tuple[Event, ...] = ()
+
+    def with_status(self, **changes: object) -> Draft:
+        """The draft with some fields of its status changed."""
+        return replace(self, status=structs.replace(self.status, **changes))
+
+    def telling(self, *events: Event) -> Draft:
+        """The draft with more events."""
+        return replace(self, events=(*self.events, *events))
+
+
+Phase = Callable[[Context, Draft], Draft]
+"""One phase of a pass; phases run in a fixed order and each sees what the former ones decided."""
+
+
+def revision_of(status: Status, name: str) -> RevisionStatus | None:
+    """What status knows of a revision."""
+    return next((r for r in status.revisions if r.name == name), None)
+
+
+def label(status: Status, name: str) -> str:
+    """A revision as people call it, ``v3``; its name where status does not know it."""
+    revision = revision_of(status, name)
+    return f"v{revision.number}" if revision else name
+
+
+def routes(status: Status) -> tuple[tuple[str, str, str, int, str], ...]:
+    """What of a status decides where requests go."""
+    return tuple((c.name, c.stable, c.canary, c.weight, c.salt) for c in status.cohorts if c.stable)
+
+
+def referenced(status: Status) -> frozenset[str]:
+    """Revisions that a cohort has clients on, or is about to."""
+    return frozenset(r for c in status.cohorts for r in (c.stable, c.canary) if r)
+
+
+def decided(
+    cohort: CohortStatus, action: str, revision: str, at: str, message: str
+) -> CohortStatus:
+    """The cohort with one more decision on record."""
+    decision = Decision(action=action, revision=revision, at=at, message=cut(message))
+    return structs.replace(cohort, decisions=(decision, *cohort.decisions)[:DECISIONS_KEPT])
+
+
+def normal(reason: str, message: str) -> Event:
+    """An event that reports progress."""
+    return Event(EventType.NORMAL, reason, cut(message))
+
+
+def warning(reason: str, message: str) -> Event:
+    """An event that somebody should look at."""
+    return Event(EventType.WARNING, reason, cut(message))
+
+
+def cut(text: str) -> str:
+    """A text as long as status allows."""
+    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"

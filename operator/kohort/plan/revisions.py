@@ -1,0 +1,116 @@
+"""Which revisions there are: what the spec asks for, what is still used, what history keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from kohort.analysis.timestamps import to_time
+from kohort.api.spec import Spec
+from kohort.api.status import RevisionStatus, Status
+from kohort.plan.context import Context, Draft, normal, referenced, revision_of
+
+HISTORY_LIMIT = 10
+"""Revisions that are kept to go back to."""
+
+
+def revision_data(spec: Spec) -> dict[str, Any]:
+    """What decides an answer: the content of a revision. Defaults are left out, so that a field that
+    a later version adds makes no new revision."""
+    data: dict[str, Any] = {
+        "model": msgspec.to_builtins(spec.model),
+        "engine": msgspec.to_builtins(spec.engine),
+        "gpu": msgspec.to_builtins(spec.gpu),
+        "template": spec.template,
+    }
+    return data
+
+
+def revision_name(name: str, spec: Spec) -> str:
+    """The name of the revision that a spec asks for: the ModelDeployment's name and a content hash."""
+    content = msgspec.json.encode(revision_data(spec), order="sorted")
+    return f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def ask(context: Context, draft: Draft) -> Draft:
+    """Take what the spec asks for as desired; a new wish clears what cohorts rejected."""
+    status = draft.status
+    desired = revision_name(context.identity.name, context.spec)
+    if desired == status.desired:
+        return draft
+    kept = tuple(r for r in status.revisions if not _never_came_to_be(context, status, r.name))
+    known = any(r.name == desired for r in kept)
+    draft = draft.with_status(
+        desired=desired,
+        revisions=kept if known else (*kept, _new_revision(context, status, desired)),
+        cohorts=tuple(structs.replace(c, rejected="") for c in status.cohorts),
+    )
+    wanted = revision_of(draft.status, desired)
+    number = wanted.number if wanted else 0
+    return draft.telling(
+        normal("RevisionWanted", f"v{number} ({desired}) is {context.spec.model.uri}")
+    )
+
+
+def adopt(context: Context, draft: Draft) -> Draft:
+    """Take into status what exists without it, so that it leaves by the same way as the rest."""
+    known = {r.name for r in draft.status.revisions}
+    unknown = sorted((context.world.recorded | context.world.capacity.keys()) - known)
+    for name in unknown:
+        revision = RevisionStatus(
+            name=name,
+            number=_next_number(draft.status.revisions),
+            uri="",
+            created_at=to_time(context.now),
+        )
+        draft = draft.with_status(revisions=(*draft.status.revisions, revision))
+    return draft
+
+
+def forget(context: Context, draft: Draft) -> Draft:
+    """Drop from status the revisions beyond the history limit that are gone from the cluster."""
+    world = context.world
+    beyond = {
+        name
+        for name in beyond_history(draft.status)
+        if name not in world.recorded and name not in world.capacity
+    }
+    if not beyond:
+        return draft
+    return draft.with_status(
+        revisions=tuple(r for r in draft.status.revisions if r.name not in beyond)
+    )
+
+
+def beyond_history(status: Status) -> tuple[str, ...]:
+    """Revisions that nobody uses and that history has no room for, oldest first."""
+    needed = referenced(status) | {status.desired}
+    unneeded = sorted((r for r in status.revisions if r.name not in needed), key=lambda r: r.number)
+    return tuple(r.name for r in unneeded[: max(0, len(status.revisions) - HISTORY_LIMIT)])
+
+
+def _never_came_to_be(context: Context, status: Status, name: str) -> bool:
+    """Whether a revision was wanted for a moment only: not recorded, no pods, nobody refers to it."""
+    return (
+        name == status.desired
+        and name not in context.world.recorded
+        and name not in context.world.capacity
+        and name not in referenced(status)
+    )
+
+
+def _new_revision(context: Context, status: Status, name: str) -> RevisionStatus:
+    return RevisionStatus(
+        name=name,
+        number=_next_number(status.revisions),
+        uri=context.spec.model.uri,
+        created_at=to_time(context.now),
+    )
+
+
+def _next_number(revisions: tuple[RevisionStatus, ...]) -> int:
+    """Counts dropped revisions as well: a number once told is not given again."""
+    return max((r.number for r in revisions), default=0) + 1

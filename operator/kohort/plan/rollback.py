@@ -1,0 +1,70 @@
+"""The ways out of a rollout: harm was seen, or the spec asks for something else."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from kohort.analysis.timestamps import to_time
+from kohort.api.status import CohortPhase
+from kohort.plan import evidence
+from kohort.plan.context import cut, decided, normal, warning
+from kohort.plan.turn import Change, Turn
+
+
+def go_back(turn: Turn) -> Change | None:
+    """Harm sends the cohort back at once, whatever else is awaited."""
+    cohort = turn.cohort
+    seen = evidence.harm(cohort)
+    if not cohort.canary or seen is None:
+        return None
+    back = f"{turn.label(cohort.canary)} went back to {turn.label(cohort.stable)}: {seen.message}"
+    cohort = structs.replace(
+        decided(cohort, "RolledBack", cohort.canary, to_time(turn.context.now), seen.message),
+        canary="",
+        weight=0,
+        step_started_at=None,
+        rejected=cohort.canary if cohort.canary == turn.desired else "",
+        evidence=evidence.closed(cohort),
+        phase=CohortPhase.ROLLED_BACK,
+        message=cut(back),
+    )
+    return Change(cohort, (warning("RolledBack", f"{cohort.name}: {back}"),))
+
+
+def give_up(turn: Turn) -> Change | None:
+    """A canary that the spec asks for no more: clients leave it first, then another may come."""
+    cohort = turn.cohort
+    if not cohort.canary or cohort.canary == turn.desired:
+        return None
+    change = (
+        f"{turn.label(cohort.canary)} was given up: the spec asks for {turn.label(turn.desired)}"
+    )
+    if cohort.weight:
+        return Change(
+            structs.replace(
+                cohort,
+                weight=0,
+                step=0,
+                step_started_at=None,
+                phase=CohortPhase.PREPARING,
+                message=cut(change),
+            )
+        )
+    if not turn.context.in_effect:
+        return turn.saying(f"{change}; {turn.context.awaited_gateways()}")
+    cohort = structs.replace(
+        decided(cohort, "Superseded", cohort.canary, to_time(turn.context.now), change),
+        canary="",
+        step=0,
+        step_started_at=None,
+        evidence=(),
+        message=cut(change),
+    )
+    return Change(cohort, (normal("Superseded", f"{cohort.name}: {change}"),))
+
+
+def stay_back(turn: Turn) -> Change | None:
+    """What was rejected is not tried again while the spec asks for it."""
+    if turn.cohort.canary or turn.cohort.rejected != turn.desired:
+        return None
+    return turn.saying(turn.cohort.message, CohortPhase.ROLLED_BACK)

@@ -1,0 +1,213 @@
+"""The way of one cohort from one revision to the next: wait, prepare, raise, hold, promote."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+
+from msgspec import structs
+
+from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.quantity import seconds
+from kohort.api.spec import Step
+from kohort.api.status import CohortPhase, CohortStatus
+from kohort.plan import evidence
+from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_message
+from kohort.plan.context import cut, decided, normal
+from kohort.plan.turn import Change, Turn
+
+
+def begin_step(turn: Turn) -> Change | None:
+    """A step begins when every gateway has its weight; the first one begins the evidence."""
+    cohort = turn.cohort
+    if not _on_step(turn) or cohort.step_started_at or not turn.context.in_effect:
+        return None
+    judged = cohort.evidence or (
+        evidence.begun(turn.context, cohort) if cohort.weight < 100 else ()
+    )
+    cohort = structs.replace(
+        cohort,
+        step_started_at=to_time(turn.context.now),
+        evidence=judged,
+        message=f"{cohort.weight}% of clients are on {turn.label(cohort.canary)}",
+    )
+    return Change(cohort)
+
+
+def hold_while_paused(turn: Turn) -> Change | None:
+    """A pause holds what is under way; what is finished has nothing to hold."""
+    if not turn.context.spec.paused or turn.settled or turn.cohort.rejected == turn.desired:
+        return None
+    cohort = turn.cohort
+    if not cohort.canary:
+        return turn.saying(f"paused before {turn.label(turn.desired)}")
+    return turn.saying(f"paused with {cohort.weight}% of clients on {turn.label(cohort.canary)}")
+
+
+def settle(turn: Turn) -> Change | None:
+    """A cohort on the desired revision has arrived."""
+    if not turn.settled:
+        return None
+    return turn.saying(f"on {turn.label(turn.desired)}", CohortPhase.STABLE)
+
+
+def await_record(turn: Turn) -> Change | None:
+    """No client meets a revision that is not on record."""
+    if turn.cohort.canary or turn.desired in turn.context.world.recorded:
+        return None
+    phase = CohortPhase.WAITING if turn.cohort.stable else CohortPhase.PENDING
+    return turn.saying(f"waits until {turn.label(turn.desired)} is recorded", phase)
+
+
+def serve_first(turn: Turn) -> Change | None:
+    """The first revision has nothing to be compared with: it serves when all of its pods are ready."""
+    cohort = turn.cohort
+    if cohort.stable:
+        return None
+    missing = turn.missing_pods(turn.desired, 100)
+    if missing:
+        return turn.saying(missing, CohortPhase.PENDING)
+    first = f"{turn.label(turn.desired)} is the first revision; there is nothing to compare it with"
+    cohort = structs.replace(
+        decided(cohort, "Promoted", turn.desired, to_time(turn.context.now), first),
+        stable=turn.desired,
+        phase=CohortPhase.STABLE,
+        message=f"on {turn.label(turn.desired)}",
+    )
+    return Change(cohort, (normal("Promoted", f"{cohort.name}: {first}"),))
+
+
+def wait_turn(turn: Turn) -> Change | None:
+    """A cohort starts after those that it names in ``after``."""
+    if turn.cohort.canary:
+        return None
+    circles = waiting_in_circles(turn.context.spec.cohorts)
+    if turn.cohort.name in circles:
+        return turn.saying(
+            f"can never start: {', '.join(circles)} wait for each other; change after",
+            CohortPhase.WAITING,
+        )
+    awaited = awaited_cohorts(turn.context, turn.status, turn.spec)
+    if awaited:
+        return turn.saying(waiting_message(turn.status, awaited), CohortPhase.WAITING)
+    return None
+
+
+def start(turn: Turn) -> Change | None:
+    """Name the canary, with a salt of its own, before any client or pod is asked for."""
+    if turn.cohort.canary:
+        return None
+    context, cohort = turn.context, turn.cohort
+    started = to_time(context.now)
+    cohort = structs.replace(
+        cohort,
+        canary=turn.desired,
+        step=0,
+        weight=0,
+        salt=_salt(context.identity.uid, cohort.name, turn.desired, started),
+        step_started_at=None,
+        rejected="",
+        evidence=(),
+        phase=CohortPhase.PREPARING,
+        message=f"prepares {turn.label(turn.desired)}",
+    )
+    event = normal(
+        "RolloutStarted",
+        f"{cohort.name}: from {turn.label(cohort.stable)} to {turn.label(cohort.canary)}",
+    )
+    return Change(cohort, (event,))
+
+
+def move_weight(turn: Turn) -> Change | None:
+    """Give the canary its next weight, once its pods are ready for it and every gateway knows it."""
+    cohort, context, weight = turn.cohort, turn.context, turn.next_weight
+    if cohort.weight == weight:
+        return None
+    if weight > cohort.weight:
+        missing = turn.missing_pods(cohort.canary, weight)
+        if missing:
+            return turn.saying(f"{missing}, before {weight}%")
+        if not context.in_effect:
+            return turn.saying(f"{context.awaited_gateways()}, before {weight}%")
+    told = f"{weight}% of clients on {turn.label(cohort.canary)}"
+    cohort = structs.replace(
+        cohort,
+        weight=weight,
+        step_started_at=None,
+        phase=CohortPhase.PROMOTING if turn.steps_done else CohortPhase.ANALYZING,
+        message=told,
+    )
+    return Change(cohort, (normal("WeightChanged", f"{cohort.name}: {told}"),))
+
+
+def hold_step(turn: Turn) -> Change | None:
+    """Stay on a step until its time is over or its proof is there, then go on to the next one."""
+    if not _on_step(turn):
+        return None
+    awaited = _awaited(turn)
+    if awaited:
+        return turn.saying(f"{turn.cohort.weight}%: {awaited}", CohortPhase.ANALYZING)
+    return Change(structs.replace(turn.cohort, step=turn.cohort.step + 1, step_started_at=None))
+
+
+def promote(turn: Turn) -> Change:
+    """The canary that has all clients becomes the stable revision; its pods are not touched."""
+    cohort, context = turn.cohort, turn.context
+    if not context.in_effect:
+        return turn.saying(f"100%: {context.awaited_gateways()}", CohortPhase.PROMOTING)
+    promoted = f"{turn.label(cohort.canary)} took over from {turn.label(cohort.stable)}"
+    seen = evidence.summary(cohort) or "its steps compared nothing"
+    cohort = structs.replace(
+        decided(cohort, "Promoted", cohort.canary, to_time(context.now), seen),
+        stable=cohort.canary,
+        canary="",
+        step=0,
+        weight=0,
+        step_started_at=None,
+        evidence=evidence.closed(cohort),
+        phase=CohortPhase.STABLE,
+        message=cut(promoted),
+    )
+    return Change(cohort, (normal("Promoted", f"{cohort.name}: {promoted}: {seen}"),))
+
+
+def hold_end(cohort: CohortStatus, step: Step) -> datetime | None:
+    """When a step's time is over; None without a hold, or before the step began."""
+    if step.hold is None or cohort.step_started_at is None:
+        return None
+    return from_time(cohort.step_started_at) + timedelta(seconds=seconds(step.hold))
+
+
+def _awaited(turn: Turn) -> str:
+    """What the step still waits for; empty when nothing."""
+    cohort, context = turn.cohort, turn.context
+    step = turn.spec.steps[cohort.step]
+    if cohort.step_started_at is None:
+        return context.awaited_gateways()
+    compared = cohort.weight < 100
+    if step.until is not None and compared:
+        return evidence.unproven(context, cohort)
+    end = hold_end(cohort, step)
+    if end is None:
+        return ""
+    lacking = compared and (
+        evidence.untrusted(cohort) or evidence.unseen(cohort, cohort.step_started_at)
+    )
+    if lacking:
+        return lacking
+    if context.now < end:
+        held = f"holds until {end:%H:%M:%S} UTC"
+        return f"{held}; {evidence.summary(cohort)}" if compared else held
+    if compared and not evidence.read_since(cohort, end):
+        return "its time is over; waits for one more look at the counters"
+    return ""
+
+
+def _on_step(turn: Turn) -> bool:
+    """Whether the canary has the weight of the step that the cohort is on."""
+    cohort = turn.cohort
+    return bool(cohort.canary) and not turn.steps_done and cohort.weight == turn.next_weight
+
+
+def _salt(uid: str, cohort: str, canary: str, started: str) -> str:
+    return hashlib.sha256(f"{uid}/{cohort}/{canary}/{started}".encode()).hexdigest()[:16]

@@ -1,0 +1,76 @@
+"""One cohort's turn in a pass: what its rules are given, and what a rule that applies returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from kohort.api.spec import Cohort
+from kohort.api.status import CohortPhase, CohortStatus, Status
+from kohort.plan.capacity import next_weight, pods_for
+from kohort.plan.context import Context, cut, label
+from kohort.plan.outcome import Event
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a rule made of a cohort, if only another message, and what people should hear."""
+
+    cohort: CohortStatus
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A cohort beside its spec, in the status as far as it is decided."""
+
+    context: Context
+    status: Status
+    spec: Cohort
+    cohort: CohortStatus
+
+    @property
+    def desired(self) -> str:
+        """The revision that the spec asks for."""
+        return self.status.desired
+
+    @property
+    def settled(self) -> bool:
+        """Whether the cohort is where the spec wants it."""
+        return self.cohort.stable == self.desired and not self.cohort.canary
+
+    @property
+    def steps_done(self) -> bool:
+        """Whether the cohort has been through all of its steps."""
+        return self.cohort.step >= len(self.spec.steps)
+
+    @property
+    def next_weight(self) -> int:
+        """The weight that the canary is to have next."""
+        return next_weight(self.context, self.cohort)
+
+    def label(self, revision: str) -> str:
+        """A revision as people call it."""
+        return label(self.status, revision)
+
+    def missing_pods(self, revision: str, weight: int) -> str:
+        """Which pods a weight still needs, and why they are not ready; empty when all are."""
+        ready, needed = self.context.ready(revision), pods_for(self.context.spec.replicas, weight)
+        if ready >= needed:
+            return ""
+        capacity = self.context.world.capacity.get(revision)
+        why = f": {capacity.problem.message}" if capacity and capacity.problem else ""
+        return f"{ready} of {needed} pods of {self.label(revision)} are ready{why}"
+
+    def saying(self, message: str, phase: CohortPhase | None = None) -> Change:
+        """The cohort held where it is."""
+        cohort = structs.replace(
+            self.cohort, message=cut(message), phase=phase or self.cohort.phase
+        )
+        return Change(cohort)
+
+
+Rule = Callable[[Turn], Change | None]
+"""Decides a cohort's turn, or leaves it to the next rule with None."""
