@@ -1,0 +1,1 @@
+"""Kohort's inference server: one model, the Open Inference Protocol, batches that pay."""

@@ -1,0 +1,1 @@
+"""Dynamic batching: a bounded queue, a measured batch size, isolated failures."""

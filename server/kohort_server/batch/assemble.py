@@ -1,0 +1,43 @@
+"""Putting the inputs of several calls together into the arrays that an engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kohort_server.batch.call import Call
+from kohort_server.datatypes import BYTES, FIXED_SIZE
+from kohort_server.engine.interface import Signature
+
+ALIGNMENT = 16  # bytes; what numpy's own arrays have and engines may rely on
+
+
+def assemble(signature: Signature, calls: Sequence[Call], rows: int) -> dict[str, NDArray[Any]]:
+    """One array per input with the rows of all calls in order; `rows` is their sum."""
+    if len(calls) == 1:
+        only = calls[0].inputs
+        return {spec.name: as_array(spec.datatype, *only[spec.name]) for spec in signature.inputs}
+    arrays: dict[str, NDArray[Any]] = {}
+    for spec in signature.inputs:
+        name = spec.name
+        parts: list[Any] = [call.inputs[name][1] for call in calls]
+        if spec.datatype == BYTES:
+            arrays[name] = np.concatenate(parts)
+        else:
+            shape = (rows, *calls[0].inputs[name][0][1:])
+            joined = np.frombuffer(b"".join(parts), FIXED_SIZE[spec.datatype].dtype)
+            arrays[name] = joined.reshape(shape)
+    return arrays
+
+
+def as_array(
+    datatype: str, shape: tuple[int, ...], data: bytes | memoryview | NDArray[Any]
+) -> NDArray[Any]:
+    """The tensor as an aligned array; a buffer is copied only where it lies unaligned."""
+    if isinstance(data, np.ndarray):
+        return data
+    array = np.frombuffer(data, FIXED_SIZE[datatype].dtype).reshape(shape)
+    return array if array.ctypes.data % ALIGNMENT == 0 else array.copy()

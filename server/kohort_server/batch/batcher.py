@@ -1,0 +1,188 @@
+"""The queue in front of the model: gathers calls into batches, bounds the wait, isolates failures.
+
+A call is run at the end of the loop's tick when the model is idle, so that all requests which
+arrived together share a batch; while the model is busy, calls accumulate. No delay is ever added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kohort_server.batch.assemble import assemble
+from kohort_server.batch.calibration import Curve
+from kohort_server.batch.call import Call, Result
+from kohort_server.engine.interface import Engine
+from kohort_server.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What may wait: beyond any of these a request is refused with 503."""
+
+    calls: int = 4096
+    size: int = 512 << 20  # bytes
+    wait: float = 5.0  # seconds, estimated from the measured curve
+
+
+class Batcher:
+    """Runs calls on one engine. All methods belong to the loop's thread."""
+
+    def __init__(self, engine: Engine, curve: Curve, limits: QueueLimits | None = None) -> None:
+        self._engine = engine
+        self._curve = curve
+        self._limits = limits or QueueLimits()
+        self._batched = engine.batch.kind == "dynamic"
+        self._max_rows = curve.max_rows if self._batched else 1
+        self._seconds_per_row = curve.seconds_per_row
+        self._waiting: deque[Call] = deque()
+        self._waiting_rows = 0
+        self._waiting_size = 0
+        self._busy = False
+        self._loop = asyncio.get_running_loop()
+        self._executor = None if curve.inline else ThreadPoolExecutor(1, "engine")
+        self.batches: dict[int, int] = {}  # batch rows → how many such batches ran
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for the model now."""
+        return self._waiting_rows
+
+    @property
+    def waiting_size(self) -> int:
+        """Bytes of inputs that wait for the model now."""
+        return self._waiting_size
+
+    def submit(self, call: Call) -> None:
+        """Queue a call; raises `RequestError` 503 when the wait would be too long."""
+        rows = call.rows
+        wait = self._waiting_rows * self._seconds_per_row
+        if self._waiting and (
+            len(self._waiting) >= self._limits.calls
+            or self._waiting_size + call.size > self._limits.size
+            or wait > self._limits.wait
+        ):
+            raise RequestError(
+                503,
+                f"the model is overloaded: {len(self._waiting)} requests wait, about {wait:.1f} s; "
+                "retry later or add replicas",
+                retry_after=max(1, math.ceil(wait)),
+            )
+        self._waiting.append(call)
+        self._waiting_rows += rows
+        self._waiting_size += call.size
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._dispatch)
+
+    def close(self) -> None:
+        """Let go of the engine's thread; nothing may wait any more."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _dispatch(self) -> None:
+        calls = self._next_batch()
+        if not calls:
+            self._busy = False
+        elif self._executor is None:
+            finish(calls, self._run(calls), self._batched)
+            if self._waiting:
+                self._loop.call_soon(self._dispatch)
+            else:
+                self._busy = False
+        else:
+            future = self._loop.run_in_executor(self._executor, self._run, calls)
+            future.add_done_callback(lambda done: self._ran_in_thread(calls, done))
+
+    def _ran_in_thread(self, calls: list[Call], done: asyncio.Future[Outcomes]) -> None:
+        if self._waiting:
+            self._dispatch()  # before the answers are written: the model is what is scarce
+        else:
+            self._busy = False
+        finish(calls, done.result(), self._batched)
+
+    def _next_batch(self) -> list[Call]:
+        """The longest run of waiting calls that fit one batch; a larger call runs alone."""
+        waiting = self._waiting
+        calls: list[Call] = []
+        rows = 0
+        while waiting:
+            call = waiting[0]
+            if call.abandoned:
+                self._drop_first(call)
+                continue
+            if calls and (
+                rows + call.rows > self._max_rows
+                or not self._batched
+                or call.batch_key != calls[0].batch_key
+            ):
+                break
+            self._drop_first(call)
+            calls.append(call)
+            rows += call.rows
+        if calls:
+            self.batches[rows] = self.batches.get(rows, 0) + 1
+        return calls
+
+    def _drop_first(self, call: Call) -> None:
+        self._waiting.popleft()
+        self._waiting_rows -= call.rows
+        self._waiting_size -= call.size
+
+    def _run(self, calls: list[Call]) -> Outcomes:
+        """Run a batch; one that fails is run call by call, so that only the bad ones fail."""
+        try:
+            return self._run_together(calls)
+        except Exception as error:
+            if len(calls) == 1:
+                return error
+        outcomes: list[Result | Exception] = []
+        for call in calls:
+            try:
+                outcomes.append(self._run_together([call]))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _run_together(self, calls: list[Call]) -> Result:
+        rows = sum([call.rows for call in calls])
+        outputs = self._engine.run(assemble(self._engine.signature, calls, rows))
+        if self._batched:
+            check_rows(outputs, rows)
+        return Result(outputs)
+
+
+# One result for all calls, one error for the only call, or one of either per call.
+Outcomes = Result | Exception | list[Result | Exception]
+
+
+def check_rows(outputs: dict[str, NDArray[Any]], rows: int) -> None:
+    """Raise when an output does not have the rows that went in: they could not be told apart."""
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise ValueError(
+                f'output "{name}" has the shape {list(array.shape)} for {rows} rows of input'
+            )
+
+
+def finish(calls: list[Call], outcomes: Outcomes, batched: bool) -> None:
+    """Hand every call its rows, or its error."""
+    if isinstance(outcomes, Result):
+        start = 0
+        for call in calls:
+            call.deliver(outcomes, start if batched else None)
+            start += call.rows
+    elif isinstance(outcomes, Exception):
+        calls[0].fail(outcomes)
+    else:
+        for call, outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, Result):
+                call.deliver(outcome, 0 if batched else None)
+            else:
+                call.fail(outcome)

@@ -1,0 +1,50 @@
+"""What the batcher takes and gives back: one call of the model on behalf of one request."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+# A tensor that came over the wire stays the buffer it came in (row-major, little-endian) until its
+# batch is put together: joining buffers is several times cheaper than making and joining arrays.
+# BYTES has no fixed size and comes as an object array.
+TensorData = bytes | memoryview
+Shape = tuple[int, ...]
+
+
+class Result:
+    """The outputs of one batch, shared by the calls that ran in it."""
+
+    __slots__ = ("_lists", "arrays")
+
+    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.arrays = arrays
+        self._lists: dict[str, list[Any]] = {}
+
+    def flat_list(self, name: str) -> list[Any]:
+        """All elements of an output in row-major order; made once per batch."""
+        values = self._lists.get(name)
+        if values is None:
+            values = self._lists[name] = self.arrays[name].reshape(-1).tolist()
+        return values
+
+
+class Call(Protocol):
+    """A decoded request that waits for the model.
+
+    `inputs` maps a name to (shape, data); `rows` is the batch extent, 1 where the model has none.
+    `batch_key` is equal for calls whose shapes agree but for the rows.
+    """
+
+    inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]]
+    rows: int
+    size: int  # bytes held while waiting
+    batch_key: Any
+    abandoned: bool  # the client has gone: not worth running
+
+    def deliver(self, result: Result, start: int | None) -> None:
+        """Take rows `start` to `start + rows` of a result, or all of it where start is None."""
+
+    def fail(self, error: Exception) -> None:
+        """Take an error instead."""

@@ -1,0 +1,31 @@
+"""How many CPUs this process may really use: affinity and the cgroup's quota."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cgroup_quota(cgroup: Path = CGROUP) -> float | None:
+    """The CPU quota in CPUs from cgroup v2's cpu.max or v1's cfs files; None without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def usable_cpus(cgroup: Path = CGROUP) -> int:
+    """The whole CPUs that threads can keep busy without being throttled, at least 1."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = cgroup_quota(cgroup)
+    return allowed if quota is None else max(1, min(allowed, math.floor(quota)))

@@ -1,0 +1,392 @@
+"""Open Inference Protocol requests and responses, JSON and binary, to values and back.
+
+Transports (HTTP now, gRPC later) hand over bytes and get bytes; nothing here knows of sockets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kohort_server.batch.call import Result, Shape, TensorData
+from kohort_server.datatypes import BYTES, FIXED_SIZE, NAMES, element_count, packer
+from kohort_server.engine.interface import (
+    BatchDimension,
+    Signature,
+    TensorSpec,
+    describe,
+    same_extents,
+)
+from kohort_server.errors import RequestError
+from kohort_server.front.wire import (
+    InferenceResponse,
+    InputHeader,
+    OutputTensor,
+    RequestHeader,
+    TensorParameters,
+    pack_bytes,
+    unpack_bytes,
+)
+
+CACHED_HEADER = 4096  # bytes; longer headers of binary requests are not remembered
+CACHED_HEADERS = 256
+
+_decode_header = msgspec.json.Decoder(RequestHeader).decode
+_encode = msgspec.json.Encoder().encode
+_decode_any = msgspec.json.Decoder().decode
+_decode_list = {
+    "?": msgspec.json.Decoder(list[bool]).decode,
+    "f": msgspec.json.Decoder(list[float]).decode,
+    "i": msgspec.json.Decoder(list[int]).decode,
+    "O": msgspec.json.Decoder(list[str]).decode,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """An output to send back, and whether it goes in binary."""
+
+    spec: TensorSpec
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputLayout:
+    """A validated input: its data is JSON, or the next `binary_size` bytes after the header."""
+
+    spec: TensorSpec
+    shape: Shape
+    count: int
+    data: msgspec.Raw
+    binary_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A validated request but for its tensors' data."""
+
+    id: str
+    inputs: tuple[InputLayout, ...]
+    outputs: tuple[WantedOutput, ...]
+    rows: int
+    batch_key: tuple[Shape, ...] | None
+    binary_size: int
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """A decoded request. A tensor is (shape, row-major little-endian buffer or object array)."""
+
+    id: str
+    inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]]
+    outputs: tuple[WantedOutput, ...]
+    rows: int
+    batch_key: tuple[Shape, ...] | None
+    size: int
+
+
+class Codec:
+    """Decodes requests to, and encodes responses of, one model."""
+
+    def __init__(
+        self, model: str, revision: str, signature: Signature, batch: BatchDimension
+    ) -> None:
+        self._model = model
+        self._revision = revision
+        self._signature = signature
+        self._batch = batch
+        self._all_json = tuple(WantedOutput(spec, False) for spec in signature.outputs)
+        self._all_binary = tuple(WantedOutput(spec, True) for spec in signature.outputs)
+        self._outputs_by_name = {spec.name: spec for spec in signature.outputs}
+        # Only shapes beside the rows that may differ between requests keep them apart.
+        self._several_shapes = any(-1 in spec.shape[1:] for spec in signature.inputs)
+        # A client repeats the header of its binary requests; validating it is most of their cost.
+        self._cached_layout = lru_cache(CACHED_HEADERS)(self._layout)
+
+    def decode(self, body: bytes | memoryview, header_length: int | None) -> InferRequest:
+        """A request from its body; `header_length` is the length of the JSON before binary data.
+
+        None means that the body is all JSON, 0 that it is the only input's data without a header.
+        Raises `RequestError`, and nothing else, for what is not a valid request to this model.
+        """
+        if header_length is None:
+            return self._with_data(self._layout(body), memoryview(b""), len(body))
+        if header_length == 0:
+            return self._decode_raw(memoryview(body))
+        if header_length > len(body):
+            raise RequestError(
+                400,
+                f"Inference-Header-Content-Length is {header_length}, the body has only "
+                f"{len(body)} bytes",
+            )
+        view = memoryview(body)
+        header = bytes(view[:header_length])
+        layout = (
+            self._cached_layout(header) if header_length <= CACHED_HEADER else self._layout(header)
+        )
+        return self._with_data(layout, view[header_length:], len(body))
+
+    def _decode_raw(self, data: memoryview) -> InferRequest:
+        """A request that is one input's data and nothing else; its outputs go back in binary."""
+        inputs = self._signature.inputs
+        if len(inputs) != 1 or inputs[0].datatype == BYTES:
+            raise RequestError(
+                400, "a request without a JSON header needs a model with one numeric input"
+            )
+        spec = inputs[0]
+        known = FIXED_SIZE[spec.datatype].size * element_count(
+            [extent for extent in spec.shape if extent >= 0]
+        )
+        unknown = spec.shape.count(-1)
+        if unknown > 1 or known == 0 or len(data) % known or (not unknown and len(data) != known):
+            raise RequestError(
+                400,
+                f'input "{spec.name}": {len(data)} bytes do not make a {spec.datatype} tensor of '
+                f"shape {describe(spec.shape)}",
+            )
+        shape = [extent if extent >= 0 else len(data) // known for extent in spec.shape]
+        header = RequestHeader(
+            [
+                InputHeader(
+                    spec.name,
+                    shape,
+                    spec.datatype,
+                    parameters=TensorParameters(binary_data_size=len(data)),
+                )
+            ]
+        )
+        layout = self._validated(header, self._all_binary)
+        return self._with_data(layout, data, len(data))
+
+    def _layout(self, header: bytes | memoryview) -> Layout:
+        try:
+            parsed = _decode_header(header)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f"the request is not valid: {error}") from error
+        return self._validated(parsed, self._wanted_outputs(parsed))
+
+    def _wanted_outputs(self, header: RequestHeader) -> tuple[WantedOutput, ...]:
+        binary = header.parameters is not None and header.parameters.binary_data_output
+        if not header.outputs:
+            return self._all_binary if binary else self._all_json
+        wanted = []
+        for output in header.outputs:
+            spec = self._outputs_by_name.get(output.name)
+            if spec is None:
+                raise RequestError(
+                    400,
+                    f'output "{output.name}" does not exist; the model has '
+                    f"{names(self._signature.outputs)}",
+                )
+            told = output.parameters.binary_data if output.parameters is not None else None
+            wanted.append(WantedOutput(spec, binary if told is None else told))
+        return tuple(wanted)
+
+    def _validated(self, header: RequestHeader, outputs: tuple[WantedOutput, ...]) -> Layout:
+        inputs = tuple([self._validated_input(given) for given in header.inputs])
+        if len(inputs) != len(self._signature.inputs) or len(inputs) > 1:
+            self._check_each_given_once([given.name for given in header.inputs])
+        rows = 1
+        key = None
+        if self._batch.kind == "dynamic":
+            rows = inputs[0].shape[0]
+            if any(given.shape[0] != rows for given in inputs):
+                told = ", ".join(f'"{given.spec.name}" {given.shape[0]}' for given in inputs)
+                raise RequestError(400, f"all inputs must have the same number of rows, got {told}")
+            if self._several_shapes:
+                ordered = sorted(inputs, key=lambda given: given.spec.name)
+                key = tuple(given.shape[1:] for given in ordered)
+        size = sum([given.binary_size or 0 for given in inputs])
+        return Layout(header.id, inputs, outputs, rows, key, size)
+
+    def _check_each_given_once(self, given: Sequence[str]) -> None:
+        for spec in self._signature.inputs:
+            if (count := given.count(spec.name)) != 1:
+                what = "is missing" if count == 0 else f"is given {count} times"
+                raise RequestError(
+                    400,
+                    f'input "{spec.name}" {what}; the model has {names(self._signature.inputs)}',
+                )
+
+    def _validated_input(self, given: InputHeader) -> InputLayout:
+        spec = self._signature.inputs_by_name.get(given.name)
+        if spec is None:
+            raise RequestError(
+                400,
+                f'input "{given.name}" does not exist; the model has '
+                f"{names(self._signature.inputs)}",
+            )
+        if given.datatype != spec.datatype:
+            known = "" if given.datatype in NAMES else ", which is not a datatype of the protocol"
+            raise RequestError(
+                400,
+                f'input "{spec.name}": datatype {spec.datatype} wanted, got '
+                f"{given.datatype}{known}",
+            )
+        shape = tuple(given.shape)
+        if not same_extents(spec.shape, shape) or (shape and min(shape) < 0):
+            raise RequestError(
+                400,
+                f'input "{spec.name}": shape {describe(spec.shape)} wanted, got {describe(shape)}',
+            )
+        count = element_count(shape)
+        size = given.parameters.binary_data_size if given.parameters is not None else None
+        if size is not None:
+            if spec.datatype != BYTES and size != (
+                wanted := count * FIXED_SIZE[spec.datatype].size
+            ):
+                raise RequestError(
+                    400,
+                    f'input "{spec.name}": {spec.datatype} of shape {describe(shape)} is {wanted} '
+                    f"bytes, binary_data_size is {size}",
+                )
+            if size < 0:
+                raise RequestError(400, f'input "{spec.name}": binary_data_size is negative')
+        elif not given.data:
+            raise RequestError(
+                400, f'input "{spec.name}" has neither "data" nor a "binary_data_size" parameter'
+            )
+        return InputLayout(spec, shape, count, given.data, size)
+
+    def _with_data(self, layout: Layout, binary: memoryview, size: int) -> InferRequest:
+        if len(binary) != layout.binary_size:
+            raise RequestError(
+                400,
+                f"the inputs' binary_data_size sum to {layout.binary_size} bytes, "
+                f"{len(binary)} bytes follow the JSON header",
+            )
+        inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]] = {}
+        at = 0
+        for given in layout.inputs:
+            if given.binary_size is None:
+                data = json_tensor(given)
+            else:
+                end = at + given.binary_size
+                data = binary_tensor(given, binary[at:end])
+                at = end
+            inputs[given.spec.name] = (given.shape, data)
+        return InferRequest(layout.id, inputs, layout.outputs, layout.rows, layout.batch_key, size)
+
+    def encode(
+        self, request: InferRequest, result: Result, start: int | None
+    ) -> tuple[int | None, bytes]:
+        """The response's body, and the length of its JSON where binary tensors follow.
+
+        The request's rows begin at `start`; None means that the whole result is its own.
+        """
+        tensors: list[OutputTensor] = []
+        tail: list[bytes] = []
+        for wanted in request.outputs:
+            spec = wanted.spec
+            array = result.arrays[spec.name]
+            if start is None:
+                first, last, shape = 0, array.size, list(array.shape)
+            else:
+                row = array.size // array.shape[0] if array.shape[0] else 0
+                first, last = start * row, (start + request.rows) * row
+                shape = [request.rows, *array.shape[1:]]
+            if wanted.binary:
+                data = binary_output(spec, array.reshape(-1)[first:last])
+                tail.append(data)
+                told = TensorParameters(binary_data_size=len(data))
+                tensors.append(OutputTensor(spec.name, spec.datatype, shape, parameters=told))
+            else:
+                values = result.flat_list(spec.name)[first:last]
+                if spec.datatype == BYTES:
+                    values = text_values(spec, values)
+                tensors.append(OutputTensor(spec.name, spec.datatype, shape, values))
+        header = _encode(InferenceResponse(self._model, self._revision, tensors, request.id))
+        if not tail:
+            return None, header
+        return len(header), b"".join([header, *tail])
+
+
+def json_tensor(given: InputLayout) -> TensorData | NDArray[Any]:
+    """An input whose data is JSON, flat or nested."""
+    spec = given.spec
+    numpy_kind = "O" if spec.datatype == BYTES else FIXED_SIZE[spec.datatype].dtype.kind
+    decode = _decode_list["i" if numpy_kind == "u" else numpy_kind]
+    try:
+        values: list[Any] = decode(given.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        values = nested_values(given, {"?": bool, "f": float, "O": str}.get(numpy_kind, int))
+    if len(values) != given.count:
+        raise RequestError(
+            400,
+            f'input "{spec.name}": shape {describe(given.shape)} wants {given.count} elements, '
+            f"data has {len(values)}",
+        )
+    if spec.datatype == BYTES:
+        return object_array([value.encode() for value in values], given.shape)
+    try:
+        return packer(FIXED_SIZE[spec.datatype].code, given.count)(*values)
+    except (struct.error, OverflowError) as error:
+        raise RequestError(
+            400, f'input "{spec.name}": a value does not fit {spec.datatype}: {error}'
+        ) from error
+
+
+def nested_values(given: InputLayout, element: type[Any]) -> list[Any]:
+    """The elements of nested lists, whose extents must be the shape's."""
+    try:
+        level: Any = [_decode_any(given.data)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f'input "{given.spec.name}": {error}') from error
+    for extent in given.shape:
+        if not all(isinstance(part, list) and len(part) == extent for part in level):
+            raise RequestError(
+                400,
+                f'input "{given.spec.name}": data is neither a flat list of '
+                f"{given.spec.datatype} values nor nested as its shape {describe(given.shape)}",
+            )
+        level = [value for part in level for value in part]
+    try:
+        return cast(list[Any], msgspec.convert(level, list[element]))  # type: ignore[valid-type]
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise RequestError(400, f'input "{given.spec.name}": {error}') from error
+
+
+def binary_tensor(given: InputLayout, data: memoryview) -> TensorData | NDArray[Any]:
+    """An input that came in binary: its bytes as they are, strings as an object array."""
+    spec = given.spec
+    if spec.datatype == BYTES:
+        return object_array(unpack_bytes(spec.name, data, given.count), given.shape)
+    if spec.datatype == "BOOL" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+        raise RequestError(400, f'input "{spec.name}": a BOOL byte is neither 0 nor 1')
+    return data
+
+
+def binary_output(spec: TensorSpec, values: NDArray[Any]) -> bytes:
+    """A flat output in the protocol's binary form."""
+    if spec.datatype == BYTES:
+        return pack_bytes(values.tolist())
+    return values.tobytes()
+
+
+def text_values(spec: TensorSpec, values: Sequence[str | bytes]) -> list[str]:
+    """Strings for JSON; raises `RequestError` for bytes that are no text."""
+    try:
+        return [value if isinstance(value, str) else value.decode() for value in values]
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            400, f'output "{spec.name}" is not UTF-8 text; ask for it with binary_data'
+        ) from error
+
+
+def object_array(values: Sequence[Any], shape: Shape) -> NDArray[Any]:
+    """Strings as an array of objects."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def names(specs: Sequence[TensorSpec]) -> str:
+    """The names of tensors as messages list them."""
+    return ", ".join(f'"{spec.name}"' for spec in specs)

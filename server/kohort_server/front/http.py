@@ -1,0 +1,408 @@
+"""HTTP/1.1 on asyncio: llhttp parses, large bodies are received straight into their own buffer.
+
+A connection reads into one scratch buffer that all connections share (it is consumed before the
+next read). A body that does not arrive with its head is received by the kernel directly into a
+buffer of its size, which costs a tenth of collecting pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httptools
+import numpy as np
+
+from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange
+
+SCRATCH = 16 << 10  # bytes; also how much of a head is looked at before its size is checked
+ALIGNMENT = 64  # bytes; a tensor that follows a JSON header begins at a multiple of it
+CHUNK_OVERHEAD = 8  # bytes on the wire per byte of a chunked body, beyond which it is refused
+MAX_PIPELINED = 64  # unanswered requests of one connection, beyond which it is not read
+LINGER = 2.0  # seconds in which what a refused client still sends is discarded
+SWEEP = 1.0  # seconds between looks for connections that are too slow
+WANTED_HEADERS = frozenset(
+    {
+        b"accept-encoding",
+        b"content-encoding",
+        b"content-length",
+        b"expect",
+        HEADER_LENGTH,
+        b"transfer-encoding",
+        b"x-kohort-cohort",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one client, and all together, may take. Sizes in bytes, times in seconds."""
+
+    head: int = 16 << 10
+    body: int = 64 << 20
+    bodies: int = 1 << 30  # received and unanswered, of all connections
+    connections: int = 20_000
+    # A request must be complete this long after it began, plus what its size takes at `rate`.
+    request: float = 20.0
+    rate: float = 16 << 10
+    # Longer than an Envoy keeps an idle upstream connection, so that the gateway always closes
+    # first and never sends a request on a connection that is being closed.
+    idle: float = 3900.0
+
+
+@dataclass(slots=True)
+class HttpFront:
+    """What all connections share."""
+
+    handle: Callable[[Exchange], None]
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    draining: bool = False
+    connections: set[HttpConnection] = field(default_factory=set)
+    body_bytes: int = 0  # held by requests that are received or unanswered
+    unanswered: int = 0
+    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH)))
+
+    def connection(self) -> HttpConnection:
+        """A protocol for a new connection."""
+        return HttpConnection(self)
+
+    def busy(self) -> bool:
+        """Whether a request is being received or waits for its answer."""
+        return self.unanswered > 0 or any(c.receiving for c in self.connections)
+
+    async def sweep(self) -> None:
+        """Close connections that are idle or slow for too long, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = loop.time()
+            for connection in [c for c in self.connections if c.deadline < now]:
+                connection.expire()
+
+    def close(self) -> None:
+        """Close every connection after what has been written to it."""
+        for connection in list(self.connections):
+            connection.close()
+
+
+class Refusal(Exception):
+    """Stops the parser inside a callback."""
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """One client's connection: requests in, answers out in the same order."""
+
+    __slots__ = (
+        "_body",
+        "_body_size",
+        "_choked",
+        "_chunked",
+        "_exchange",
+        "_filled",
+        "_front",
+        "_held",
+        "_lingering",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_pending",
+        "_piece",
+        "_refusal",
+        "_transport",
+        "_url",
+        "_wire_size",
+        "deadline",
+        "receiving",
+    )
+
+    def __init__(self, front: HttpFront) -> None:
+        self._front = front
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._pending: deque[Exchange] = deque()
+        self._lingering = False
+        self._refusal: tuple[int, str, int | None] | None = None
+        self.receiving = False
+        self.deadline = 0.0
+        self._exchange = Exchange(self)
+        self._url = b""
+        self._wire_size = 0  # bytes of this request that went through the parser
+        self._body: memoryview | None = None  # where a large body goes
+        self._filled = 0
+        self._body_size: int | None = None  # announced; None without or with a chunked body
+        self._piece = b""  # of an announced body: what came with the head
+        self._chunked = bytearray()
+        self._held = 0  # bytes of this request that count in the front's body_bytes
+        self._paused = False  # not reading: too much is unanswered, or unread by the client
+        self._choked = False  # the client does not read its answers
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server asks its clients to go elsewhere."""
+        return self._front.draining
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if len(self._front.connections) >= self._front.limits.connections:
+            transport.close()
+            return
+        self._front.connections.add(self)
+        self.deadline = self._loop.time() + self._front.limits.idle
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.connections.discard(self)
+        self._abandon()
+        self._transport = None
+
+    def eof_received(self) -> bool:
+        # Like most servers: a client that ends the connection does not wait for answers. What has
+        # been written still reaches one that only ended its sending side.
+        return False
+
+    def _abandon(self) -> None:
+        for exchange in self._pending:
+            if exchange.on_abandoned is not None:
+                exchange.on_abandoned()
+            self._release(exchange)
+        self._pending.clear()
+        self._stop_receiving()
+
+    def _stop_receiving(self) -> None:
+        self._front.body_bytes -= self._held
+        self._held = 0
+        self._body = None
+        self._piece = b""
+        self._chunked = bytearray()
+        self.receiving = False
+
+    def _release(self, exchange: Exchange) -> None:
+        self._front.body_bytes -= len(exchange.body)
+        self._front.unanswered -= 1
+        exchange.body = b""
+        exchange.on_abandoned = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._body is not None:
+            return self._body[self._filled :]
+        return self._front.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._lingering:
+            return
+        if self._body is not None:
+            self._filled += nbytes
+            if self._filled == len(self._body):
+                self._large_body_complete(self._body)
+            return
+        self._wire_size += nbytes
+        try:
+            self._parser.feed_data(self._front.scratch[:nbytes])
+        except httptools.HttpParserUpgrade:
+            self._refuse(501, "this connection cannot be upgraded; speak HTTP/1.1")
+        except httptools.HttpParserError as error:
+            if self._refusal is not None:
+                self._refuse(*self._refusal)
+            else:
+                self._refuse(400, f"the request is not valid HTTP/1.1: {error}")
+        else:
+            if self.receiving:
+                self._expect_more()
+
+    def _expect_more(self) -> None:
+        """Part of a request has arrived: prepare for the rest of it."""
+        size = self._body_size
+        limits = self._front.limits
+        if size is not None:
+            header_length = self._exchange.headers.get(HEADER_LENGTH, b"0")
+            self._body = aligned_buffer(size, int(header_length) if header_length.isdigit() else 0)
+            self._filled = len(self._piece)
+            self._body[: self._filled] = self._piece
+            self.deadline += size / limits.rate
+        elif self._wire_size > limits.head + CHUNK_OVERHEAD * len(self._chunked):
+            self._refuse(431, f"the head exceeds {limits.head} bytes, or chunks are too small")
+
+    def _large_body_complete(self, body: memoryview) -> None:
+        self._body = None
+        # The old parser still waits for this body.
+        self._parser = httptools.HttpRequestParser(self)
+        self._complete(body)
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        if self._lingering:
+            raise Refusal
+        self.receiving = True
+        self._exchange = Exchange(self)
+        self._url = b""
+        self._body_size = None
+        self.deadline = self._loop.time() + self._front.limits.request
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in WANTED_HEADERS:
+            self._exchange.headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        exchange = self._exchange
+        exchange.method = self._parser.get_method()
+        exchange.path = self._url
+        exchange.keep_alive = self._parser.should_keep_alive()
+        if self._wire_size >= self._front.limits.head + SCRATCH:
+            self._refusal = (431, f"the head exceeds {self._front.limits.head} bytes", None)
+            raise Refusal
+        headers = exchange.headers
+        length = headers.get(b"content-length")
+        if length is not None:
+            size = int(length)
+            self._admit(size, size)
+            self._body_size = size
+        if (
+            b"expect" in headers
+            and headers[b"expect"].lower() == b"100-continue"
+            and not self._pending
+            and self._transport is not None
+        ):
+            self._transport.write(CONTINUE)
+
+    def _admit(self, more: int, size: int) -> None:
+        """Hold `more` bytes of a body that is `size` bytes by now, or refuse it."""
+        limits = self._front.limits
+        if size > limits.body:
+            self._refusal = (413, f"the body exceeds {limits.body} bytes", None)
+            raise Refusal
+        if self._front.body_bytes + more > limits.bodies:
+            self._refusal = (503, "too many large requests at once; retry later", 1)
+            raise Refusal
+        self._front.body_bytes += more
+        self._held += more
+
+    def on_body(self, data: bytes) -> None:
+        if self._body_size is not None:
+            self._piece = data
+            return
+        self._admit(len(data), len(self._chunked) + len(data))
+        self._chunked += data
+        self.deadline += len(data) / self._front.limits.rate
+
+    def on_message_complete(self) -> None:
+        if self._body_size is None and self._chunked:
+            body = bytes(self._chunked)
+            self._chunked = bytearray()
+            self._complete(body)
+        else:
+            self._complete(self._piece)
+
+    # Answers.
+
+    def _complete(self, body: bytes | memoryview) -> None:
+        """A whole request is here."""
+        exchange = self._exchange
+        exchange.body = body
+        exchange.received = time.perf_counter()
+        self.receiving = False
+        self._held = 0  # the exchange holds them now
+        self._piece = b""
+        self._wire_size = 0
+        self.deadline = self._loop.time() + self._front.limits.idle
+        self._front.unanswered += 1
+        self._pending.append(exchange)
+        if len(self._pending) >= MAX_PIPELINED:
+            self._pace()
+        self._front.handle(exchange)
+
+    def answered(self, exchange: Exchange) -> None:
+        """Write every answer whose turn it is."""
+        pending = self._pending
+        if not pending or pending[0] is not exchange:
+            return  # an earlier one is not answered yet, or the client has gone
+        pending.popleft()
+        self._release(exchange)
+        data = exchange.answer or b""
+        keep_alive = exchange.keep_alive
+        while keep_alive and pending and pending[0].answer is not None:
+            following = pending.popleft()
+            self._release(following)
+            data += cast(bytes, following.answer)
+            keep_alive = following.keep_alive
+        if self._transport is None:
+            return
+        self._transport.write(data)
+        if not keep_alive:
+            self._linger()
+        elif self._paused:
+            self._pace()
+
+    def _pace(self) -> None:
+        """Read from a client only as fast as it is answered and reads."""
+        pause = self._choked or len(self._pending) >= MAX_PIPELINED
+        if self._transport is None or pause == self._paused:
+            return
+        self._paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        self._pace()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._pace()
+
+    def _refuse(self, status: int, message: str, retry_after: int | None = None) -> None:
+        """Answer what cannot be read on with an error, after the answers before it, and close."""
+        if self._lingering:
+            return
+        self._stop_receiving()
+        self._lingering = True
+        self.deadline = self._loop.time() + self._front.limits.idle
+        exchange = Exchange(self)
+        exchange.keep_alive = False
+        self._front.unanswered += 1
+        self._pending.append(exchange)
+        exchange.respond_error(status, message, retry_after)
+
+    def _linger(self) -> None:
+        """End sending, and discard what still comes: closing at once could destroy the answer."""
+        self._lingering = True
+        self._abandon()
+        self.deadline = self._loop.time() + LINGER
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def expire(self) -> None:
+        """The deadline has passed: tell a slow sender so, and close."""
+        if self.receiving:
+            self._refuse(408, "the request did not arrive in time; check the client's network")
+        elif self._pending and not self._lingering:
+            self.deadline = self._loop.time() + self._front.limits.idle
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close after what has been written."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+def aligned_buffer(size: int, header: int) -> memoryview:
+    """An uninitialised buffer of `size` bytes whose byte number `header` is aligned in memory."""
+    memory: Any = np.empty(size + ALIGNMENT, np.uint8)
+    skip = -(memory.ctypes.data + header) % ALIGNMENT
+    return memoryview(memory)[skip : skip + size]

@@ -1,0 +1,100 @@
+"""The JSON of the Open Inference Protocol as typed structures, and its string tensors in binary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from kohort_server.errors import RequestError
+
+LENGTH_PREFIX = 4  # bytes before every BYTES element: its length, little-endian
+
+
+class TensorParameters(msgspec.Struct):
+    """What may be said about one input or requested output."""
+
+    binary_data_size: int | None = None
+    binary_data: bool | None = None
+
+
+class InputHeader(msgspec.Struct):
+    """One input; `data` stays raw JSON until its datatype is known."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: TensorParameters | None = None
+
+
+class RequestedOutput(msgspec.Struct):
+    """An output that the client wants, and how."""
+
+    name: str
+    parameters: TensorParameters | None = None
+
+
+class RequestParameters(msgspec.Struct):
+    """What may be said about the whole request."""
+
+    binary_data_output: bool = False
+
+
+class RequestHeader(msgspec.Struct):
+    """An inference request, without the binary tensors that may follow it."""
+
+    inputs: list[InputHeader]
+    id: str = ""
+    outputs: list[RequestedOutput] | None = None
+    parameters: RequestParameters | None = None
+
+
+class OutputTensor(msgspec.Struct, omit_defaults=True):
+    """One output; `data` is absent where the tensor follows in binary."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: TensorParameters | None = None
+
+
+class InferenceResponse(msgspec.Struct, omit_defaults=True):
+    """The answer to an inference request."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str = ""
+
+
+def unpack_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
+    """The elements of a binary BYTES tensor, which must fill `data` exactly."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(data):
+        start = at + LENGTH_PREFIX
+        end = start + int.from_bytes(data[at:start], "little")
+        if end > len(data) or start > len(data):
+            raise RequestError(
+                400, f'input "{name}": the length before element {len(elements)} exceeds the data'
+            )
+        elements.append(bytes(data[start:end]))
+        at = end
+    if len(elements) != count:
+        raise RequestError(
+            400, f'input "{name}": {count} strings wanted by its shape, got {len(elements)}'
+        )
+    return elements
+
+
+def pack_bytes(elements: Iterable[str | bytes]) -> bytes:
+    """A BYTES tensor in binary: every element with its length before it."""
+    pieces: list[bytes] = []
+    for element in elements:
+        encoded = element.encode() if isinstance(element, str) else element
+        pieces.append(len(encoded).to_bytes(LENGTH_PREFIX, "little"))
+        pieces.append(encoded)
+    return b"".join(pieces)

@@ -1,0 +1,1 @@
+"""Fetching a model and verifying that it is the one that was asked for."""

@@ -1,0 +1,142 @@
+"""The server's life: listen, load, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kohort_server.batch.batcher import Batcher
+from kohort_server.batch.calibration import Curve
+from kohort_server.front.codec import Codec
+from kohort_server.front.http import HttpFront, HttpLimits
+from kohort_server.front.metrics import ServerMetrics
+from kohort_server.front.routes import Routes, Serving
+from kohort_server.loading import WarmModel, load
+
+BACKLOG = 4096
+LONGEST_DRAIN = 25.0  # seconds after the drain delay; then what is unanswered is given up
+LONGEST_CLOSE = 1.0  # seconds for the last bytes to leave
+LOOK = 0.02  # seconds between looks for whether the last answer has gone out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to serve and how; sizes in bytes, times in seconds."""
+
+    uri: str
+    name: str
+    revision: str
+    digest: str | None
+    engine: str
+    host: str
+    port: int
+    cache: Path
+    drain_delay: float
+    max_body: int
+    threads: int
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `StartFailure`."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = ServerMetrics(options.name, options.revision)
+    routes = Routes(options.name, options.revision, metrics)
+    front = HttpFront(routes, HttpLimits(body=options.max_body))
+    listener = await loop.create_server(
+        front.connection, options.host, options.port, backlog=BACKLOG
+    )
+    sweeper = loop.create_task(front.sweep())
+    log.info("listening on %s:%d, loading %s", options.host, options.port, options.uri)
+    model = await load_unless_stopped(options, stop)
+    if model is not None:
+        batcher = Batcher(model.engine, model.curve)
+        codec = Codec(options.name, options.revision, model.engine.signature, model.batch)
+        # What lives for ever needs no look by the garbage collector at every pass.
+        gc.collect()
+        gc.freeze()
+        routes.start(Serving(model.engine, codec, batcher))
+        log.info("ready: %s", describe(model))
+        await stop.wait()
+        await drain(routes, front, options.drain_delay)
+        batcher.close()
+    listener.close()
+    front.close()
+    await until(lambda: not front.connections, LONGEST_CLOSE)
+    sweeper.cancel()
+
+
+async def load_unless_stopped(options: Options, stop: asyncio.Event) -> WarmModel | None:
+    """The model, or None when the server is told to stop first."""
+    loaded = in_daemon_thread(
+        lambda: load(options.uri, options.digest, options.engine, options.cache, options.threads)
+    )
+    stopped = asyncio.ensure_future(stop.wait())
+    loaded.add_done_callback(lambda _: stopped.cancel())
+    await asyncio.wait([stopped])
+    return loaded.result() if loaded.done() else None
+
+
+def in_daemon_thread(work: Callable[[], WarmModel]) -> asyncio.Future[WarmModel]:
+    """Run blocking work in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[WarmModel] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(future.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(future.set_result, result)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return future
+
+
+async def drain(routes: Routes, front: HttpFront, delay: float) -> None:
+    """Ask clients to go elsewhere, and serve on until the routes and the last requests are gone."""
+    log.info("draining")
+    routes.draining = front.draining = True
+    await asyncio.sleep(delay)
+    if not await until(lambda: not front.busy(), LONGEST_DRAIN):
+        log.warning("giving up %d unanswered requests", front.unanswered)
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the condition holds, for at most so many seconds; whether it holds."""
+    for _ in range(int(seconds / LOOK)):
+        if condition():
+            return True
+        await asyncio.sleep(LOOK)
+    return condition()
+
+
+def describe(model: WarmModel) -> str:
+    """What calibration found, in a line."""
+    where = "on the loop" if model.curve.inline else "in a thread"
+    return f"{describe_batch(model)} {where}; {describe_curve(model.curve)}"
+
+
+def describe_batch(model: WarmModel) -> str:
+    """How many rows run together, in words."""
+    if model.batch.kind == "dynamic":
+        return f"batches of up to {model.curve.max_rows} rows"
+    if model.batch.kind == "fixed":
+        return f"each request alone, of exactly {model.batch.size} rows"
+    return "each request alone"
+
+
+def describe_curve(curve: Curve) -> str:
+    """The measured latencies, in a line."""
+    return ", ".join(f"{size}: {taken * 1e6:.0f} µs" for size, taken in curve.seconds.items())
