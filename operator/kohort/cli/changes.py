@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import clean, plural
+from kohort.cli.words import plural
 
 _FIGURES = re.compile(r"\d[\d.,:]*")
 
@@ -22,7 +22,7 @@ def changes(before: ModelView | None, after: ModelView) -> list[str]:
         lines.append(_joined(f"{after.name}: {after.phase}", after.message))
     known = {c.name: c for c in before.cohorts} if before else {}
     for cohort in after.cohorts:
-        lines += _cohort(known.get(cohort.name), cohort, after)
+        lines += _cohort(known.get(cohort.name), cohort, after.name)
     lines += [
         f"{after.name}/{name}: gone" for name in known.keys() - {c.name for c in after.cohorts}
     ]
@@ -36,13 +36,11 @@ def _headline(view: ModelView) -> tuple[str, str]:
     return view.phase, _FIGURES.sub("#", view.message)
 
 
-def _cohort(before: CohortView | None, after: CohortView, model: ModelView) -> list[str]:
-    name = f"{model.name}/{after.name}"
+def _cohort(before: CohortView | None, after: CohortView, model: str) -> list[str]:
+    name = f"{model}/{after.name}"
     old = before.decisions[:1] if before else after.decisions[:1]
     lines = [
-        _joined(
-            f"{name}: {decision.action} {model.label(decision.revision)}", clean(decision.message)
-        )
+        _joined(f"{name}: {decision.action} {decision.revision}", decision.message)
         for decision in after.decisions[:1]
         if (decision,) != old
     ]

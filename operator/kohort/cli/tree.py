@@ -15,7 +15,7 @@ from rich.tree import Tree
 
 from kohort.api.status import Evidence, Verdict
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import age, clean, plural, share, uri_tail
+from kohort.cli.words import age, plural, share, uri_tail
 
 WIDTH_OF_MESSAGES = 100  # a list has messages from this width on
 MOST_PODS = 8  # of one revision; those that are not ready come first
@@ -125,7 +125,7 @@ class Layout:
     def evidence(self, evidence: Evidence, cohort: CohortView) -> Text:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
         canary, stable = evidence.canary, evidence.stable
-        line = Text(f"{clean(evidence.metric)}  ")
+        line = Text(f"{evidence.metric}  ")
         if canary.requests or stable.requests:
             line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
             line.append(f" vs {stable.failed:,}/{stable.requests:,} failed")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from kohort.api.spec import Step
 from kohort.api.status import (
@@ -57,10 +58,12 @@ class RevisionView:
 
 @dataclass(frozen=True)
 class CohortView:
-    """One cohort. ``stable``, ``canary`` and ``rejected`` are labels such as v2, or empty.
+    """One cohort. ``stable``, ``canary`` and ``rejected`` are labels such as v2, or empty; a revision
+    whose number is not known goes by its name.
 
     ``steps`` are those of the spec; empty when the spec has no such cohort any more. ``evidence``
-    is empty unless it belongs to the present or the rejected canary.
+    is empty unless it belongs to the present or the rejected canary, and comes without its state;
+    ``decisions``, newest first, name revisions by label.
     """
 
     name: str
@@ -101,11 +104,6 @@ class ModelView:
     wanted: int
     cohorts: tuple[CohortView, ...]
     revisions: tuple[RevisionView, ...]
-    labels: Mapping[str, str]
-
-    def label(self, revision: str) -> str:
-        """``v3`` for the name of a revision; the name itself when its number is not known."""
-        return self.labels.get(revision, revision)
 
 
 def read_status(resource: Resource) -> Status:
@@ -137,7 +135,7 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
         seen=status.observed_generation >= metadata.get("generation", 0),
         phase=status.phase,
         message=clean(status.message),
-        desired=labels.get(status.desired, status.desired),
+        desired=labels.get(status.desired, clean(status.desired)),
         paused_since=parse_time(status.paused_at),
         ready=status.ready_replicas,
         wanted=status.replicas,
@@ -146,7 +144,6 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
             _revision(r, status, tuple(sorted(pods_of.get(r.name, []), key=_worst_first)))
             for r in sorted(status.revisions, key=lambda r: -r.number)
         ),
-        labels=labels,
     )
 
 
@@ -194,15 +191,30 @@ def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, 
         name=clean(cohort.name),
         phase=cohort.phase,
         message=clean(cohort.message),
-        stable=labels.get(cohort.stable, cohort.stable),
-        canary=labels.get(cohort.canary, cohort.canary),
-        rejected=labels.get(cohort.rejected, cohort.rejected),
+        stable=labels.get(cohort.stable, clean(cohort.stable)),
+        canary=labels.get(cohort.canary, clean(cohort.canary)),
+        rejected=labels.get(cohort.rejected, clean(cohort.rejected)),
         weight=cohort.weight,
         step=cohort.step,
         steps=steps,
         since=parse_time(cohort.step_started_at),
-        evidence=cohort.evidence if cohort.canary or cohort.rejected else (),
-        decisions=cohort.decisions,
+        evidence=tuple(map(_evidence, cohort.evidence)) if cohort.canary or cohort.rejected else (),
+        decisions=tuple(_decision(d, labels) for d in cohort.decisions),
+    )
+
+
+def _evidence(evidence: Evidence) -> Evidence:
+    return structs.replace(
+        evidence, metric=clean(evidence.metric), message=clean(evidence.message), state=""
+    )
+
+
+def _decision(decision: Decision, labels: Mapping[str, str]) -> Decision:
+    return structs.replace(
+        decision,
+        action=clean(decision.action),
+        revision=labels.get(decision.revision, clean(decision.revision)),
+        message=clean(decision.message),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, Decision, Evidence, Tally
 from kohort.cli.view import CohortView, ModelView
-from kohort.cli.words import clean, clock, duration, parse_time, sentence, stopped
+from kohort.cli.words import clock, duration, parse_time, sentence, stopped
 
 _SETTLED = (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
 
@@ -76,7 +76,7 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
     place = f"{cohort.name} is on {cohort.stable}"
     asked = ", which the spec asks for" if cohort.stable == view.desired else ""
     promoted = _decision(cohort, "Promoted")
-    if promoted is None or view.label(promoted.revision) != cohort.stable:
+    if promoted is None or promoted.revision != cohort.stable:
         return [f"{place}{asked}."]
     told = f": {promoted.message}" if promoted.message else ""
     return [stopped(f"{place}{asked}. It was promoted{_at(promoted, view)}{told}")]
@@ -84,7 +84,7 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
 
 def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
     back = _decision(cohort, "RolledBack")
-    failed = cohort.rejected or (view.label(back.revision) if back else "its canary")
+    failed = cohort.rejected or (back.revision if back else "its canary")
     if back is None:
         place = f"{cohort.name} went back from {failed} to {cohort.stable}."
         return [place, *_evidence(cohort), _not_again(failed)]
@@ -124,7 +124,7 @@ def _evidence(cohort: CohortView) -> list[str]:
 
 
 def _told(evidence: Evidence, cohort: CohortView) -> bool:
-    return bool(evidence.message) and clean(evidence.message) in cohort.message
+    return bool(evidence.message) and evidence.message in cohort.message
 
 
 def _seen(evidence: Evidence) -> str:
@@ -171,7 +171,7 @@ def _last_decision(cohort: CohortView, view: ModelView) -> str:
     last = cohort.decisions[0]
     action = _ACTIONS.get(last.action, last.action)
     told = f": {last.message}" if last.message else ""
-    return stopped(f"Last decision: {view.label(last.revision)} {action}{_at(last, view)}{told}")
+    return stopped(f"Last decision: {last.revision} {action}{_at(last, view)}{told}")
 
 
 _ACTIONS = {
