@@ -40,6 +40,9 @@ class Cluster:
     def __init__(self, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
         """Reads the kubeconfig, or the service account inside a pod; connects to nothing yet."""
         logging.getLogger("urllib3").setLevel(logging.ERROR)
+        urllib3.disable_warnings(
+            urllib3.exceptions.InsecureRequestWarning
+        )  # the kubeconfig's choice
         settings = client.Configuration()
         default_namespace = _load(kubeconfig, context, settings)
         settings.retries = False
@@ -153,7 +156,7 @@ def not_found(kind: str, name: str, names: list[str], place: str) -> str:
     """There is no such thing, and which similar ones there are (all of them when they are few)."""
     similar = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
     told = similar or (sorted(names) if len(names) <= 5 else [])
-    hint = f"; there is {', '.join(told)}" if told else "" if names else "; there is none at all"
+    hint = f"; there is: {', '.join(told)}" if told else "" if names else "; there is none at all"
     return f'no {kind} "{name}" in {place}{hint}'
 
 
@@ -174,7 +177,8 @@ def _load(kubeconfig: str | None, context: str | None, settings: Any) -> str:
                 config.load_incluster_config(client_configuration=settings)
                 return "default"
         raise ClusterError(
-            f"no usable kubeconfig ({_one_line(error)}): set KUBECONFIG or --kubeconfig"
+            f"no usable kubeconfig{f' at {kubeconfig}' if kubeconfig else ''} ({_one_line(error)}): "
+            "set KUBECONFIG or --kubeconfig"
         ) from None
 
 
@@ -194,10 +198,12 @@ def _refusal(error: Any, host: str) -> ClusterError:
 
 
 def _root(error: BaseException) -> str:
-    """The innermost reason of a chain of connection errors."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return _root(reason)
+    """What the operating system said, if it did, in a chain of connection errors."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror.lower()
+        inner = inner.__cause__ or inner.__context__
     return _one_line(error)
 
 

@@ -25,9 +25,9 @@ INTERRUPTED = 130  # as a shell counts SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
     _degrade(sys.stdout)
     _degrade(sys.stderr)
+    options = parser().parse_args(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -74,10 +74,11 @@ def _add_get(commands: Any, shared: argparse.ArgumentParser) -> None:
         "get",
         parents=[shared],
         help="show one rollout as a tree, or all as a list",
-        description="With NAME: its cohorts (arms, weight, step, evidence, what is awaited), its "
-        "revisions and their pods. Without: all ModelDeployments of the namespace.",
-        epilog="examples: kubectl kohort get · kubectl kohort get burger -w · "
-        "kubectl kohort get burger -o yaml",
+        description="With NAME: its cohorts (arms, weight, step, evidence, what is awaited),\n"
+        "its revisions and their pods. Without: all ModelDeployments of the namespace.",
+        epilog="examples:\n  kubectl kohort get -A\n  kubectl kohort get burger -w\n"
+        "  kubectl kohort get burger -o yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     get.add_argument("name", nargs="?", metavar="NAME", help="name of a ModelDeployment")
     get.add_argument(
@@ -100,9 +101,10 @@ def _add_why(commands: Any, shared: argparse.ArgumentParser) -> None:
         "why",
         parents=[shared],
         help="tell in plain words why each cohort is where it is",
-        description="One paragraph per cohort: where it is, why and since when, what is awaited, "
-        "and what was decided last.",
-        epilog="examples: kubectl kohort why burger · kubectl kohort why burger eu-shops",
+        description="One paragraph per cohort: where it is, why and since when,\n"
+        "what is awaited, and what was decided last.",
+        epilog="examples:\n  kubectl kohort why burger\n  kubectl kohort why burger eu-shops",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     explain.add_argument("name", metavar="NAME", help="name of a ModelDeployment")
     explain.add_argument("cohort", nargs="?", metavar="COHORT", help="only this cohort")

@@ -16,10 +16,10 @@ from kohort.cli.changes import changes
 from kohort.cli.cluster import Cluster, ClusterError
 from kohort.cli.tree import ModelList, tree
 from kohort.cli.view import ModelView, Resource, model_view
-from kohort.cli.words import clock
+from kohort.cli.words import clock, stopped
 
 TICK_SECONDS = 1.0  # ages go on even if nothing happens
-LONGEST_WAIT_SECONDS = 10.0
+LONGEST_WAIT_SECONDS = 4.0
 
 Watched = Callable[[], Iterable[list[Resource]]]
 
@@ -82,7 +82,7 @@ def follow(cluster: Cluster, name: str | None, everywhere: bool, console: Consol
         watches["pods"] = lambda: cluster.watch_pods(name)
     if console.is_terminal:
         return _live(scenes(watches), name, everywhere, console)
-    return _piped(scenes(watches), name, everywhere, console)
+    return _piped(scenes(watches), name, everywhere)
 
 
 def _live(all_scenes: Iterable[Scene], name: str | None, everywhere: bool, console: Console) -> int:
@@ -97,27 +97,37 @@ def _live(all_scenes: Iterable[Scene], name: str | None, everywhere: bool, conso
     return 0
 
 
-def _piped(
-    all_scenes: Iterable[Scene], name: str | None, everywhere: bool, console: Console
-) -> int:
-    before: dict[tuple[str, str], ModelView] = {}
-    problems: Mapping[str, str] = {}
+def _piped(all_scenes: Iterable[Scene], name: str | None, everywhere: bool) -> int:
+    before = Scene()
+    seen: dict[tuple[str, str], ModelView] = {}
     for scene in all_scenes:
-        views = {(v.namespace, v.name): v for v in scene.views(_now())}
-        lines = [problem for key, problem in scene.problems.items() if problems.get(key) != problem]
-        for key, view in views.items():
-            prefix = f"{view.namespace}/" if everywhere else ""
-            lines += [prefix + line for line in changes(before.get(key), view)]
-        gone = before.keys() - views.keys()
-        lines += [f"{model} was deleted" for _, model in sorted(gone)]
-        for line in lines:
-            console.print(
-                f"{clock(_now(), _now())} {line}", soft_wrap=True, markup=False, highlight=False
-            )
-        if name and gone:
+        views = {(view.namespace, view.name): view for view in scene.views(_now())}
+        for line in [*trouble(before, scene), *news(seen, views, everywhere)]:
+            print(f"{clock(_now(), _now())} {line}", flush=True)
+        if name and seen and not views:
             break
-        before, problems = views, scene.problems
+        before, seen = scene, views
     return 0
+
+
+def news(
+    before: Mapping[tuple[str, str], ModelView],
+    after: Mapping[tuple[str, str], ModelView],
+    everywhere: bool,
+) -> list[str]:
+    """A line per change of any rollout, with the namespace where there may be several."""
+    lines = []
+    for key, view in after.items():
+        lines += [(key, line) for line in changes(before.get(key), view)]
+    lines += [(key, f"{key[1]} was deleted") for key in sorted(before.keys() - after.keys())]
+    return [f"{namespace}/{line}" if everywhere else line for (namespace, _), line in lines]
+
+
+def trouble(before: Scene, after: Scene) -> list[str]:
+    """The first of the problems that begin together, and that they are over."""
+    if after.problems and not before.problems:
+        return [f"{stopped(next(iter(after.problems.values())))} Trying again."]
+    return ["the cluster answers again"] if before.problems and not after.problems else []
 
 
 def page(
@@ -125,7 +135,7 @@ def page(
 ) -> RenderableType:
     """What a terminal shows: a tree of the one named, else the list; problems of watching below."""
     shown = [tree(view) for view in views] if name else [ModelList(views, everywhere)]
-    return Group(*shown, *(Text(problem, "yellow") for problem in problems))
+    return Group(*shown, *(Text(problem, "yellow") for problem in dict.fromkeys(problems)))
 
 
 def _now() -> datetime:
