@@ -308,7 +308,9 @@ class Cluster:
         try:
             command = layout.command(part)
         except KeyError:
-            raise ClusterError(f"no part {part}; the parts are {', '.join(layout.names())}") from None
+            raise ClusterError(
+                f"no part {part}; the parts are {', '.join(layout.names())}"
+            ) from None
         started = process.spawn(command, self.log(part), self.state_dir)
         process.write_record(self._record(part), started)
         state = self._require_state()
@@ -327,7 +329,9 @@ class Cluster:
         deadline = time.monotonic() + _START_TIMEOUT
         while not condition():
             if not self._running(part):
-                raise ClusterError(f"{part} exited; the end of {self.log(part)}:\n{self._tail(part)}")
+                raise ClusterError(
+                    f"{part} exited; the end of {self.log(part)}:\n{self._tail(part)}"
+                )
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"{part} was not ready after {_START_TIMEOUT:.0f} s; "
@@ -383,4 +387,3 @@ class Cluster:
         path = self.state_dir / "images.json"
         known = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
         process.replace_file(path, msgspec.json.encode(known | self._images))
-

@@ -1,0 +1,1 @@
+"""A node whose pods are processes: what a kubelet does, without containers and without root."""
