@@ -9,6 +9,7 @@ from kohort.contract import GROUP, PLURAL
 Rule = dict[str, Any]
 
 LEASE = "kohort-operator"
+AUTHORITY_SECRET = "kohort-authority"  # noqa: S105
 OPERATOR_SECRET = "kohort-operator-tls"  # noqa: S105
 GATEWAY_SECRET = "kohort-gateway-tls"  # noqa: S105
 
@@ -35,5 +36,11 @@ NAMESPACE_RULES: list[Rule] = [
     _rule("coordination.k8s.io", "leases", "create"),
     _rule("coordination.k8s.io", "leases", "get", "update", names=(LEASE,)),
     _rule("", "secrets", "create"),
-    _rule("", "secrets", "get", "update", names=(OPERATOR_SECRET, GATEWAY_SECRET)),
+    _rule(
+        "",
+        "secrets",
+        "get",
+        "update",
+        names=(AUTHORITY_SECRET, OPERATOR_SECRET, GATEWAY_SECRET),
+    ),
 ]

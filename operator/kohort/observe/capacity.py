@@ -1,0 +1,43 @@
+"""What pods and Deployments amount to: capacity by revision, and where clients can be sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from kohort.contract import PORT_SERVER
+from kohort.observe.objects import Deployment, Pod
+from kohort.plan.world import Capacity, Problem
+from kohort.route.table import Endpoint
+
+
+def capacity(deployments: Mapping[str, Deployment], pods: Iterable[Pod]) -> dict[str, Capacity]:
+    """Capacity by revision, for revisions with a Deployment that is not being deleted."""
+    by_revision: dict[str, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        by_revision[pod.revision].append(pod)
+    return {
+        name: Capacity(
+            wanted=deployment.wanted,
+            ready=sum(pod.ready and not pod.deleting for pod in by_revision[name]),
+            pods=len(by_revision[name]),
+            problem=_problem(deployment, by_revision[name]),
+        )
+        for name, deployment in deployments.items()
+        if not deployment.deleting
+    }
+
+
+def endpoints(pods: Iterable[Pod], revisions: Iterable[str]) -> dict[str, tuple[Endpoint, ...]]:
+    """Where the ready pods of these revisions listen; a revision without any has none."""
+    found: dict[str, list[Endpoint]] = {revision: [] for revision in revisions}
+    for pod in pods:
+        if pod.revision in found and pod.ready and not pod.deleting:
+            found[pod.revision].append(Endpoint(pod.address, PORT_SERVER))
+    return {revision: tuple(sorted(addresses)) for revision, addresses in found.items()}
+
+
+def _problem(deployment: Deployment, pods: Iterable[Pod]) -> Problem | None:
+    """The problem to tell: always the same one of several, so that status does not flap."""
+    problems = [(p.problem.reason, p.name, p.problem) for p in pods if p.problem]
+    return min(problems)[2] if problems else deployment.problem

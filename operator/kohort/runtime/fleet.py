@@ -1,0 +1,93 @@
+"""The gateways: which are ready, and which already serve what a model's status intends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from kohort.contract import PORT_GATEWAY, PORT_GATEWAY_STATUS
+from kohort.observe.gateways import GatewayAddress, Unknown
+from kohort.observe.objects import Pod
+from kohort.observe.store import Store
+from kohort.plan.world import Gateways
+from kohort.route.table import ModelKey, RouteTable
+
+AskVersions = Callable[[Sequence[GatewayAddress], ModelKey], Awaitable[Mapping[str, str | Unknown]]]
+
+# Most gateways follow within milliseconds; one that does not is not asked without end.
+PATIENCE = (0.005, 0.010, 0.020, 0.050, 0.100, 0.200, 0.500, 1.0)
+
+
+class Fleet:
+    """Remembers who has confirmed which table, so that nobody is asked twice for the same."""
+
+    def __init__(self, pods: Store[Pod], ask: AskVersions) -> None:
+        self._pods = pods
+        self._ask = ask
+        self._confirmed: dict[ModelKey, tuple[str, frozenset[str]]] = {}
+        self._asked: dict[ModelKey, int] = {}
+        self._refused: dict[ModelKey, str] = {}
+
+    def ready(self) -> tuple[GatewayAddress, ...]:
+        """The gateways that take clients, by name."""
+        return tuple(sorted((_address(p) for p in self._ready()), key=lambda a: a.name))
+
+    def refused(self, key: ModelKey, message: str) -> None:
+        """Takes note that a gateway refuses a model's routes."""
+        self._refused[key] = message
+
+    def forget(self, key: ModelKey) -> None:
+        """Drops what is remembered of a model that awaits nothing."""
+        for memory in (self._confirmed, self._asked, self._refused):
+            memory.pop(key, None)
+
+    def names(self) -> Gateways:
+        """The fleet without a question asked, for models that await nothing of it."""
+        return Gateways(ready=tuple(a.name for a in self.ready()))
+
+    async def look(self, key: ModelKey, table: RouteTable | None) -> Gateways:
+        """Asks the gateways that have not yet confirmed this table."""
+        ready = sorted(self._ready(), key=lambda pod: pod.name)
+        names = tuple(pod.name for pod in ready)
+        if table is None:
+            return Gateways(ready=names)
+        version = table.version
+        known, confirmed = self._confirmed.get(key, ("", frozenset()))
+        if known != version:
+            confirmed = frozenset()
+            self.forget(key)
+        missing = [pod for pod in ready if _process(pod) not in confirmed]
+        if not missing:
+            self._asked.pop(key, None)
+            return Gateways(ready=names)
+        told = await self._ask([_address(pod) for pod in missing], key)
+        agreed = {_process(pod) for pod in missing if told.get(pod.name) == version}
+        self._confirmed[key] = (version, confirmed | agreed)
+        self._asked[key] = self._asked.get(key, 0) + 1
+        behind = tuple(
+            self._described(key, pod.name, told.get(pod.name))
+            for pod in missing
+            if _process(pod) not in agreed
+        )
+        return Gateways(ready=names, behind=behind)
+
+    def patience(self, key: ModelKey) -> float:
+        """Seconds until it is worth asking again."""
+        return PATIENCE[min(max(self._asked.get(key, 0), 1), len(PATIENCE)) - 1]
+
+    def _described(self, key: ModelKey, name: str, answer: str | Unknown | None) -> str:
+        """A gateway that is behind, with why if that is known; a mere delay needs no words."""
+        if key in self._refused:
+            return f"{name} (it refuses the routes: {self._refused[key]})"
+        return f"{name} ({answer.reason})" if isinstance(answer, Unknown) else name
+
+    def _ready(self) -> list[Pod]:
+        return [pod for pod in self._pods if pod.ready and not pod.deleting]
+
+
+def _address(pod: Pod) -> GatewayAddress:
+    return GatewayAddress(pod.name, pod.address, PORT_GATEWAY, PORT_GATEWAY_STATUS)
+
+
+def _process(pod: Pod) -> str:
+    """A gateway's process: after a restart it has to confirm anew."""
+    return f"{pod.uid}/{pod.restarts}"

@@ -1,0 +1,103 @@
+"""The ModelDeployments as last seen, decoded once per change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from kohort.act.manifests import Owner
+from kohort.api.spec import Spec
+from kohort.api.status import Status
+from kohort.observe.wire import Metadata
+from kohort.route.table import ModelKey
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A ModelDeployment; ``spec`` is None when it cannot be read, ``invalid`` then says why."""
+
+    key: ModelKey
+    uid: str
+    generation: int
+    version: int
+    deleting: bool
+    spec: Spec | None
+    status: Status
+    invalid: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        """What its children belong to."""
+        return Owner(self.key.namespace, self.key.name, self.uid)
+
+
+def parse_model(content: Mapping[str, Any]) -> Model:
+    """A ModelDeployment out of its JSON-like value."""
+    meta = msgspec.convert(content["metadata"], Metadata)
+    spec, invalid = None, ""
+    status = Status()
+    try:
+        status = msgspec.convert(content.get("status") or {}, Status)
+        spec = msgspec.convert(content.get("spec"), Spec)
+    except msgspec.ValidationError as error:
+        spec, invalid = None, f"{error}; apply the CRD of this version of Kohort"
+    return Model(
+        key=ModelKey(meta.namespace, meta.name),
+        uid=meta.uid,
+        generation=meta.generation,
+        version=meta.version,
+        deleting=bool(meta.deletion_timestamp),
+        spec=spec,
+        status=status,
+        invalid=invalid,
+    )
+
+
+class Models:
+    """A cache of models; ``on_change`` hears of each key that may have changed."""
+
+    def __init__(self, on_change: Callable[[ModelKey], None]) -> None:
+        self._on_change = on_change
+        self._models: dict[ModelKey, Model] = {}
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(list(self._models.values()))
+
+    def get(self, key: ModelKey) -> Model | None:
+        """The model as last seen."""
+        return self._models.get(key)
+
+    def put(self, new: Model) -> None:
+        """Takes a model from a watch or a list, unless a later state is known."""
+        old = self._models.get(new.key)
+        if old is None or old.version < new.version:
+            self._models[new.key] = new
+            self._on_change(new.key)
+
+    def put_answer(self, new: Model) -> None:
+        """Takes the answer to our own write, unless the model has gone or moved on since."""
+        old = self._models.get(new.key)
+        if old is not None and old.uid == new.uid and old.version < new.version:
+            self._models[new.key] = new
+            self._on_change(new.key)
+
+    def remove(self, gone: Model) -> None:
+        """Forgets a deleted model, unless one of the same name has been made since."""
+        old = self._models.get(gone.key)
+        if old is not None and old.version <= gone.version:
+            del self._models[gone.key]
+            self._on_change(gone.key)
+
+    def replace(self, models: Iterable[Model], version: int, namespace: str = "") -> None:
+        """Takes a complete list (of one namespace, if given): a deletion may have gone unseen."""
+        listed = {model.key: model for model in models}
+        for model in self:
+            known_then = model.version <= version and namespace in ("", model.key.namespace)
+            if known_then and model.key not in listed:
+                self.remove(model)
+        for model in listed.values():
+            self.put(model)

@@ -1,0 +1,222 @@
+"""One pass over one model: observe, plan, persist what is intended, then act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from kohort.act.apply import Applied, Writer
+from kohort.act.events import Recorder
+from kohort.analysis.reading import Reading
+from kohort.api.status import Condition, Phase, Status
+from kohort.kube import ApiError
+from kohort.observe.capacity import capacity
+from kohort.observe.objects import (
+    Deployment,
+    Pod,
+    Record,
+    parse_deployment,
+    parse_record,
+)
+from kohort.observe.store import Store
+from kohort.plan.outcome import (
+    Action,
+    EnsureDeployment,
+    RecordRevision,
+    RemoveDeployment,
+    RemoveRecord,
+)
+from kohort.plan.planner import Identity, plan
+from kohort.plan.revisions import revision_data
+from kohort.plan.world import Capacity, Gateways, Problem, World
+from kohort.route.table import ModelKey
+from kohort.runtime.fleet import Fleet
+from kohort.runtime.models import Model, Models, parse_model
+from kohort.runtime.routes import Publisher
+
+MESSAGE_LENGTH = 1024
+# Answers that mean that trying the same again at once is of no use.
+REFUSED = frozenset({400, 403, 422})
+REFUSED_SECONDS = 30.0
+
+
+def awaits_gateways(status: Status) -> bool:
+    """Whether the next decision depends on what gateways serve: a canary, or pods nobody needs."""
+    if any(cohort.canary for cohort in status.cohorts):
+        return True
+    used = {cohort.stable for cohort in status.cohorts} | {status.desired}
+    return any(revision.name not in used and revision.replicas for revision in status.revisions)
+
+
+def analysing(status: Status) -> bool:
+    """Whether a canary has clients, so that counters matter."""
+    return any(cohort.canary and cohort.weight for cohort in status.cohorts)
+
+
+def invalid_status(model: Model, now: datetime) -> Status:
+    """The status of a model whose spec cannot be read: all that was known, and why it stands still."""
+    time = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    known = {c.type: c for c in model.status.conditions}
+
+    def condition(kind: str, status: str) -> Condition:
+        old = known.get(kind)
+        return Condition(
+            type=kind,
+            status=status,
+            reason="InvalidSpec",
+            message=model.invalid[:MESSAGE_LENGTH],
+            last_transition_time=old.last_transition_time if old and old.status == status else time,
+            observed_generation=model.generation,
+        )
+
+    others = tuple(
+        c for c in model.status.conditions if c.type not in ("Ready", "Stalled", "Reconciling")
+    )
+    return msgspec.structs.replace(
+        model.status,
+        observed_generation=model.generation,
+        phase=Phase.DEGRADED,
+        message=model.invalid[:MESSAGE_LENGTH],
+        conditions=(condition("Ready", "False"), condition("Stalled", "True"), *others),
+    )
+
+
+class Reconciler:
+    """Brings one model at a time nearer to what its spec asks for."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        pods: Store[Pod],
+        deployments: Store[Deployment],
+        records: Store[Record],
+        fleet: Fleet,
+        publisher: Publisher,
+        writer: Writer,
+        recorder: Recorder,
+        wake: Callable[[ModelKey, float], None],
+    ) -> None:
+        self._models = models
+        self._pods = pods
+        self._deployments = deployments
+        self._records = records
+        self._fleet = fleet
+        self._publisher = publisher
+        self._writer = writer
+        self._recorder = recorder
+        self._wake = wake
+        self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
+        self._refused: dict[ModelKey, dict[str, Problem]] = {}
+
+    def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
+        """Keeps the newest counters of a model's cohorts for its next pass."""
+        self._readings[key] = readings
+
+    async def reconcile(self, key: ModelKey) -> None:
+        """One pass.
+
+        Raises:
+            ApiError: a write was not taken; another pass will want the same again.
+        """
+        model = self._models.get(key)
+        readings = self._readings.pop(key, {})
+        if model is None or model.deleting:
+            self._fleet.forget(key)
+            self._refused.pop(key, None)
+            return
+        now = datetime.now(UTC)
+        if model.spec is None:
+            await self._persist(model, invalid_status(model, now))
+            return
+        gateways = await self._gateways(model)
+        identity = Identity(key.namespace, key.name, model.uid, model.generation)
+        world = World(
+            recorded=frozenset(self._records.of(key)),
+            capacity=self._capacity(key),
+            gateways=gateways,
+            readings=readings,
+        )
+        outcome = plan(identity, model.spec, model.status, world, now)
+        await self._persist(model, outcome.status)
+        for event in outcome.events:
+            self._recorder.record(model.owner, event)
+        for action in outcome.actions:
+            await self._act(model, action)
+        if outcome.wake_after is not None:
+            self._wake(key, outcome.wake_after)
+        if gateways.behind:
+            self._wake(key, self._fleet.patience(key))
+
+    async def _gateways(self, model: Model) -> Gateways:
+        if awaits_gateways(model.status):
+            return await self._fleet.look(model.key, self._publisher.table(model.key))
+        self._fleet.forget(model.key)
+        return self._fleet.names()
+
+    async def _persist(self, model: Model, status: Status) -> None:
+        """Writes a status that differs; routes follow as soon as it is written."""
+        if status == model.status:
+            return
+        answer = await self._writer.write_status(model.owner, model.version, status)
+        self._models.put_answer(parse_model(msgspec.json.decode(answer)))
+
+    async def _act(self, model: Model, action: Action) -> None:
+        owner, name = model.owner, action.revision
+        if isinstance(action, RecordRevision):
+            await self._record(model, action)
+        elif isinstance(action, EnsureDeployment):
+            await self._ensure(model, action)
+        elif isinstance(action, RemoveDeployment):
+            self._refused.get(model.key, {}).pop(name, None)
+            deployment = self._deployments.get(owner.namespace, name)
+            if deployment and not deployment.deleting:
+                await self._writer.remove(owner, "deployments", name, deployment.uid)
+                self._deployments.remove(owner.namespace, name)
+        elif isinstance(action, RemoveRecord):
+            record = self._records.get(owner.namespace, name)
+            if record:
+                await self._writer.remove(owner, "controllerrevisions", name, record.uid)
+                self._records.remove(owner.namespace, name)
+
+    def _capacity(self, key: ModelKey) -> dict[str, Capacity]:
+        found = capacity(self._deployments.of(key), self._pods.of(key).values())
+        for revision, problem in self._refused.get(key, {}).items():
+            known = found.get(revision, Capacity(wanted=0, ready=0, pods=0))
+            found[revision] = replace(known, problem=problem)
+        return found
+
+    async def _ensure(self, model: Model, action: EnsureDeployment) -> None:
+        deployment = self._deployments.get(model.key.namespace, action.revision)
+        known = Applied(deployment.applied, deployment.wanted) if deployment else None
+        refused = self._refused.setdefault(model.key, {})
+        before = refused.pop(action.revision, None)
+        try:
+            answer = await self._writer.ensure_deployment(
+                model.owner, action.revision, action.replicas, known
+            )
+        except ApiError as error:
+            if error.status not in REFUSED:
+                raise
+            problem = Problem("DeploymentRefused", f"{error.message}; check template"[:900])
+            refused[action.revision] = problem
+            self._wake(model.key, 0.0 if problem != before else REFUSED_SECONDS)
+            return
+        finally:
+            if not refused:
+                self._refused.pop(model.key, None)
+        if before:
+            self._wake(model.key, 0.0)
+        if answer is not None:
+            self._deployments.put_answer(parse_deployment(answer))
+
+    async def _record(self, model: Model, action: RecordRevision) -> None:
+        if model.spec is None or self._records.get(model.key.namespace, action.revision):
+            return
+        answer = await self._writer.record_revision(
+            model.owner, action.revision, action.number, model.spec, revision_data(model.spec)
+        )
+        self._records.put_answer(parse_record(answer))

@@ -1,0 +1,68 @@
+"""Keeps what gateways are served equal to what the caches say: the same on every replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kohort.observe.capacity import endpoints
+from kohort.observe.objects import Pod
+from kohort.observe.store import Store
+from kohort.route.table import Endpoints, ModelKey, RouteTable, route_table
+from kohort.runtime.models import Models
+
+
+class RouteSink(Protocol):
+    """What serves routes to the gateways."""
+
+    def publish(self, table: RouteTable, endpoints: Endpoints) -> None:
+        """Serves these routes of a model from now on."""
+
+    def withdraw(self, key: ModelKey) -> None:
+        """Serves no routes of a model any more."""
+
+
+class Publisher:
+    """Publishes a model's routes whenever its status or its pods change.
+
+    Nothing is published before :meth:`begin`: half a cache would send clients nowhere.
+    """
+
+    def __init__(
+        self, models: Models, pods: Store[Pod], sink: RouteSink, on_publish: Callable[[], None]
+    ) -> None:
+        self._models = models
+        self._pods = pods
+        self._sink = sink
+        self._on_publish = on_publish
+        self._begun = False
+        self._published: set[ModelKey] = set()
+
+    def begin(self) -> None:
+        """Publishes everything; from now on changes follow."""
+        self._begun = True
+        for model in self._models:
+            self.refresh(model.key)
+
+    def refresh(self, key: ModelKey) -> None:
+        """Publishes what is to be served of a model now."""
+        if not self._begun:
+            return
+        model = self._models.get(key)
+        if model is not None and model.spec is None:
+            return  # what is served stays until the spec can be read again
+        table = self.table(key)
+        if table is not None:
+            self._sink.publish(table, endpoints(self._pods.of(key).values(), table.revisions))
+            self._published.add(key)
+            self._on_publish()
+        elif key in self._published:
+            self._published.discard(key)
+            self._sink.withdraw(key)
+
+    def table(self, key: ModelKey) -> RouteTable | None:
+        """The routes that the persisted status intends."""
+        model = self._models.get(key)
+        if model is None or model.spec is None:
+            return None
+        return route_table(key, model.spec, model.status)

@@ -1,0 +1,102 @@
+"""Where ModelDeployments come from: kopf watches them and does nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import kopf
+
+from kohort.contract import GROUP, PLURAL
+from kohort.kube import Server
+from kohort.runtime.models import Model, parse_model
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[str, Model], None]
+STOP_SECONDS = 5.0
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Settings under which kopf only watches: no posts, no scans, no worker that waits."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.reconnect_backoff = 2
+    settings.queueing.worker_limit = None
+    settings.queueing.idle_timeout = 1
+    settings.process.ultimate_exiting_timeout = STOP_SECONDS
+    return settings
+
+
+class ModelSource:
+    """Runs kopf in a thread with a loop of its own, which it may clear of tasks as it likes.
+
+    ``on_event`` is called in the loop that calls :meth:`start`: an event's type, the model.
+    """
+
+    def __init__(self, server: Server, namespaces: Sequence[str], on_event: OnEvent) -> None:
+        self._server = server
+        self._namespaces = namespaces
+        self._on_event = on_event
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, ended: Callable[[], None]) -> None:
+        """Starts watching; ``ended`` is called when kopf gives up, whatever the reason."""
+        loop = asyncio.get_running_loop()
+        registry = self._registry(loop)
+
+        def run() -> None:
+            try:
+                asyncio.run(
+                    kopf.operator(
+                        registry=registry,
+                        settings=kopf_settings(),
+                        standalone=True,
+                        clusterwide=not self._namespaces,
+                        namespaces=self._namespaces,
+                        stop_flag=self._stop,
+                    )
+                )
+            except Exception:
+                log.exception("Watching models ended")
+            if not self._stop.is_set():
+                loop.call_soon_threadsafe(ended)
+
+        self._thread = threading.Thread(target=run, name="kopf", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the watch; does not wait for long."""
+        self._stop.set()
+        if self._thread:
+            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+
+    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def login(**_: Any) -> kopf.ConnectionInfo:
+            return kopf.ConnectionInfo(
+                server=self._server.url,
+                ca_data=self._server.ca.encode() or None,
+                certificate_path=self._server.certificate or None,
+                private_key_path=self._server.key or None,
+                token=self._server.bearer() or None,
+            )
+
+        @kopf.on.event(GROUP, "v1alpha1", PLURAL, registry=registry)
+        async def changed(event: Mapping[str, Any], **_: Any) -> None:
+            model = parse_model(event["object"])
+            loop.call_soon_threadsafe(self._on_event, event["type"] or "LISTED", model)
+
+        return registry
