@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from kohort.observe.gateways import GatewayAddress, Scrape
+from kohort.analysis.reading import Reading
+from kohort.observe.gateways import GatewayAddress
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models
 from kohort.runtime.reconcile import Reconciler, analysing
 
-Look = Callable[[Sequence[GatewayAddress]], Awaitable[Scrape]]
+Look = Callable[[Sequence[GatewayAddress]], Awaitable[Mapping[tuple[ModelKey, str], Reading]]]
 
 
 class Scraper:
@@ -51,7 +52,7 @@ class Scraper:
             self._reconciler.take_readings(
                 model.key,
                 {
-                    cohort.name: scrape.reading(model.key, cohort.name)
+                    cohort.name: scrape[model.key, cohort.name]
                     for cohort in model.status.cohorts
                     if cohort.canary
                 },
