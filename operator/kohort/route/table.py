@@ -89,7 +89,8 @@ def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
         CohortRoute(
             name=cohort.name,
             matches=tuple(
-                tuple(HeaderMatch(h.name, h.accepted()) for h in match.headers) for match in cohort.match
+                tuple(HeaderMatch(h.name, h.accepted()) for h in match.headers)
+                for match in cohort.match
             ),
             stable=known[cohort.name].stable,
             canary=known[cohort.name].canary,

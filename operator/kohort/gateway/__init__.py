@@ -1,0 +1,5 @@
+"""The gateway: an Envoy that takes its routes from the operator, started, watched and drained."""
+
+from kohort.gateway.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,209 @@
+"""The listener for clients: limits, the search for a model, slots, counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kohort.contract import (
+    FILTER_SLOT,
+    FILTERS_HOST,
+    HEADER_SCOPE,
+    METADATA,
+    METRIC_DURATION,
+    METRIC_REQUESTS,
+)
+from kohort.gateway.settings import Settings
+
+Config = dict[str, Any]
+
+STATS_SCOPE = "kohort"
+STAT_PREFIX = "clients"
+MIB = 1 << 20
+HTTP2_STREAMS = 256
+HTTP2_WINDOW = MIB
+_EXPORTED_PREFIX = f"envoy_{STATS_SCOPE}_"
+
+# A client's own are never believed: neither ours nor those that change what Envoy does with a request.
+FOREIGN_HEADER_PREFIXES = ("x-kohort-", "x-envoy-")
+
+NO_MODEL = (
+    "no model here: call /NAMESPACE/NAME/v2/… or send Host: NAME.NAMESPACE, "
+    "and see kubectl get mdep -A for what there is"
+)
+
+
+def typed(name: str, message: str, **fields: Any) -> Config:
+    """An extension's entry in Envoy's configuration."""
+    return {
+        "name": name,
+        "typed_config": {"@type": f"type.googleapis.com/envoy.extensions.{message}", **fields},
+    }
+
+
+def _set_scope(value: str) -> Config:
+    return {
+        "append": {
+            "header": {"key": HEADER_SCOPE, "value": value},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+
+
+def _early_mutations() -> Config:
+    """Before anything is matched: remove what only we may say, and look for a model by path."""
+    remove: list[Config] = [
+        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
+        for prefix in FOREIGN_HEADER_PREFIXES
+    ]
+    return typed(
+        "edge",
+        "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        mutations=[*remove, _set_scope("%PATH(NQ)%")],
+    )
+
+
+def _host_filters() -> list[Config]:
+    """Look for a model by host. Routes of a model switch these off, so only other calls pay."""
+    mutate, reroute = FILTERS_HOST
+    return [
+        typed(
+            mutate,
+            "filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": [_set_scope("/%REQ(:authority)%/-")]},
+        ),
+        typed(reroute, "filters.http.set_filter_state.v3.Config", clear_route_cache=True),
+    ]
+
+
+def _tag(name: str, value: str) -> Config:
+    return {"name": name, "value_format": value}
+
+
+def _counters() -> Config:
+    """One count and one duration for every answered or abandoned request that had a model."""
+    arm = [
+        _tag("model", f"%METADATA(ROUTE:{METADATA}:model)%"),
+        _tag("cohort", f"%METADATA(ROUTE:{METADATA}:cohort)%"),
+        _tag("revision", f"%DYNAMIC_METADATA({METADATA}:revision)%"),
+    ]
+    answer = [
+        _tag("slot", f"%DYNAMIC_METADATA({METADATA}:slot)%"),
+        _tag("code", "%RESPONSE_CODE%"),
+        _tag("grpc", "%GRPC_STATUS(CAMEL_STRING)%"),
+        _tag("flags", "%RESPONSE_FLAGS%"),
+    ]
+    requests = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)
+    duration = METRIC_DURATION.removeprefix(_EXPORTED_PREFIX)
+    return typed(
+        "counters",
+        "access_loggers.stats.v3.Config",
+        stats_scope={"prefix": STATS_SCOPE, "enable_eviction": True},
+        counters=[{"stat": {"name": requests, "tags": [*arm, *answer]}, "value_fixed": 1}],
+        histograms=[
+            {
+                "stat": {"name": duration, "tags": arm},
+                "unit": "Milliseconds",
+                "value_format": "%DURATION%",
+            }
+        ],
+    )
+
+
+def _scoped_routes() -> Config:
+    """One scope and one route table for each model, all from the operator."""
+    segment = {
+        "name": HEADER_SCOPE,
+        "element_separator": "/",
+    }
+    ads: Config = {
+        "ads": {},
+        "resource_api_version": "V3",
+        # Without this a gateway that reaches no operator would become ready and answer 404.
+        "initial_fetch_timeout": "0s",
+    }
+    return {
+        "name": "models",
+        "scope_key_builder": {
+            "fragments": [
+                {"header_value_extractor": {**segment, "index": 1}},
+                {"header_value_extractor": {**segment, "index": 2}},
+            ]
+        },
+        "rds_config_source": ads,
+        "scoped_rds": {"scoped_rds_config_source": ads},
+    }
+
+
+def _local_replies() -> Config:
+    """Answers that no model server gave are JSON too, in the shape that model servers use."""
+    return {
+        "mappers": [
+            {
+                "filter": {"response_flag_filter": {"flags": ["NR"]}},
+                "body_format_override": {"json_format": {"error": NO_MODEL}},
+            },
+            {
+                "filter": {
+                    "status_code_filter": {
+                        "comparison": {
+                            "op": "GE",
+                            "value": {"default_value": 400, "runtime_key": "kohort.local_reply"},
+                        }
+                    }
+                },
+                "body_format_override": {
+                    "json_format": {"error": "gateway: %LOCAL_REPLY_BODY% (%RESPONSE_FLAGS%)"}
+                },
+            },
+        ]
+    }
+
+
+def clients_listener(settings: Settings) -> Config:
+    """HTTP/1.1 and HTTP/2 without TLS on one port."""
+    manager = typed(
+        "http",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=STAT_PREFIX,
+        codec_type="AUTO",
+        scoped_routes=_scoped_routes(),
+        use_remote_address=True,
+        internal_address_config={"cidr_ranges": []},
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        strip_any_host_port=True,
+        strip_trailing_host_dot=True,
+        generate_request_id=False,
+        server_header_transformation="PASS_THROUGH",
+        early_header_mutation_extensions=[_early_mutations()],
+        local_reply_config=_local_replies(),
+        access_log=[_counters()],
+        max_request_headers_kb=60,
+        request_headers_timeout="10s",
+        stream_idle_timeout="120s",
+        drain_timeout="5s",
+        common_http_protocol_options={
+            "idle_timeout": "600s",
+            "max_headers_count": 100,
+            "headers_with_underscores_action": "ALLOW",
+        },
+        http2_protocol_options={
+            "max_concurrent_streams": HTTP2_STREAMS,
+            "initial_stream_window_size": HTTP2_WINDOW,
+            "initial_connection_window_size": HTTP2_WINDOW,
+        },
+        http_filters=[
+            *_host_filters(),
+            typed(FILTER_SLOT, "filters.http.set_metadata.v3.Config"),
+            typed("router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+        ],
+    )
+    return {
+        "name": "clients",
+        "address": {
+            "socket_address": {"address": settings.listen_address, "port_value": settings.port}
+        },
+        "per_connection_buffer_limit_bytes": MIB,
+        "filter_chains": [{"filters": [manager]}],
+    }

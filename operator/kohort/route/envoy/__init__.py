@@ -1,0 +1,1 @@
+"""The route table as Envoy takes it: resources, the server that hands them out, certificates."""

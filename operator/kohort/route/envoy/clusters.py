@@ -1,0 +1,111 @@
+"""A revision's pods as Envoy takes them: one cluster, and the endpoints that are ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.core.v3 import address_pb2, config_source_pb2, protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
+
+from kohort.route.envoy.resource import Kind, Resource, resource
+from kohort.route.table import Endpoint, ModelKey
+
+CONNECT_TIMEOUT_SECONDS = 2
+# Model servers keep an idle connection for longer, so that a request never meets a closing one.
+IDLE_TIMEOUT_SECONDS = 45
+# Limits belong to the model server's queue: the gateway only guards itself.
+UNLIMITED = 1_000_000
+RETRY_BUDGET_PERCENT = 20
+RETRY_CONCURRENCY = 16
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def cluster_name(key: ModelKey, revision: str) -> str:
+    """The name of a revision's cluster and of its endpoints."""
+    return f"{key.namespace}/{key.name}/{revision}"
+
+
+def _packed(message: http_protocol_options_pb2.HttpProtocolOptions) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def _limit(value: int) -> wrappers_pb2.UInt32Value:
+    return wrappers_pb2.UInt32Value(value=value)
+
+
+def cluster(key: ModelKey, revision: str) -> Resource:
+    """The cluster of one revision. Its content depends on nothing but its name."""
+    name = cluster_name(key, revision)
+    options = http_protocol_options_pb2.HttpProtocolOptions(
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=duration_pb2.Duration(seconds=IDLE_TIMEOUT_SECONDS)
+        ),
+        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+            http_protocol_options=protocol_pb2.Http1ProtocolOptions()
+        ),
+    )
+    breakers = circuit_breaker_pb2.CircuitBreakers(
+        thresholds=[
+            circuit_breaker_pb2.CircuitBreakers.Thresholds(
+                max_connections=_limit(UNLIMITED),
+                max_pending_requests=_limit(UNLIMITED),
+                max_requests=_limit(UNLIMITED),
+                retry_budget=circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget(
+                    budget_percent=percent_pb2.Percent(value=RETRY_BUDGET_PERCENT),
+                    min_retry_concurrency=_limit(RETRY_CONCURRENCY),
+                ),
+            )
+        ]
+    )
+    ads = config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(),
+        resource_api_version=config_source_pb2.V3,
+        # Endpoints always come: an empty list is a list, and waiting for it must not end in a guess.
+        initial_fetch_timeout=duration_pb2.Duration(seconds=0),
+    )
+    message = cluster_pb2.Cluster(
+        name=name,
+        type=cluster_pb2.Cluster.EDS,
+        eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads),
+        lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
+        connect_timeout=duration_pb2.Duration(seconds=CONNECT_TIMEOUT_SECONDS),
+        circuit_breakers=breakers,
+        # Readiness comes from Kubernetes: with few of many pods ready, all others stay excluded.
+        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(
+            healthy_panic_threshold=percent_pb2.Percent(value=0)
+        ),
+    )
+    message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_packed(options))
+    return resource(Kind.CLUSTER, name, message)
+
+
+def load_assignment(key: ModelKey, revision: str, endpoints: Iterable[Endpoint]) -> Resource:
+    """The ready endpoints of one revision, in an order of their own, so that equal sets are equal."""
+    name = cluster_name(key, revision)
+    message = endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=name,
+        endpoints=[
+            endpoint_components_pb2.LocalityLbEndpoints(
+                lb_endpoints=[
+                    endpoint_components_pb2.LbEndpoint(
+                        endpoint=endpoint_components_pb2.Endpoint(
+                            address=address_pb2.Address(
+                                socket_address=address_pb2.SocketAddress(
+                                    address=endpoint.address, port_value=endpoint.port
+                                )
+                            )
+                        )
+                    )
+                    for endpoint in sorted(set(endpoints))
+                ]
+            )
+        ],
+    )
+    return resource(Kind.ENDPOINTS, name, message)

@@ -1,0 +1,322 @@
+"""One gateway's conversation: what it has, and what it may be sent next. No I/O.
+
+The order keeps every request answered. New: clusters and endpoints, until the gateway has taken them,
+then the way to the model (scopes), then its routes. Gone: first what leads there, until the gateway has
+let go of it, then the clusters. Every model is a conversation of its own: one that is refused holds up
+nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
+
+from kohort.route.envoy.catalogue import Catalogue, Model
+from kohort.route.envoy.resource import Kind, Resource, owner
+from kohort.route.table import ModelKey
+
+Request = discovery_pb2.DeltaDiscoveryRequest
+Response = discovery_pb2.DeltaDiscoveryResponse
+
+WILDCARD = "*"
+GONE = ""
+"""The version of a resource that was taken away."""
+
+_WILD_KINDS = (Kind.CLUSTER, Kind.SCOPE)
+
+
+def _by_kind() -> dict[Kind, dict[str, str]]:
+    return {kind: {} for kind in Kind}
+
+
+@dataclass
+class Known:
+    """What one gateway knows of one model: versions by name.
+
+    ``sent``: the newest that it was sent. ``held``: the newest that it has taken.
+    ``waiting``: responses that it has not answered yet, by kind.
+    """
+
+    sent: dict[Kind, dict[str, str]] = field(default_factory=_by_kind)
+    held: dict[Kind, dict[str, str]] = field(default_factory=_by_kind)
+    waiting: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing left to remember."""
+        return not any(self.waiting.values()) and not any(self.sent.values())
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A response on its way: versions by name, ``GONE`` for what it takes away."""
+
+    kind: Kind
+    versions: Mapping[str, str]
+
+    @property
+    def owners(self) -> set[ModelKey]:
+        """The models that it speaks of."""
+        return {owner(name) for name in self.versions}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model whose configuration a gateway did not take, and what it said."""
+
+    key: ModelKey
+    message: str
+
+
+class Exchange:
+    """The conversation on one stream."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._known: dict[ModelKey, Known] = {}
+        self._open: set[Kind] = set()
+        self._names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        self._in_flight: dict[str, Sent] = {}
+        self._nonces = count(1)
+        # Whether the gateway came with what another stream had sent it.
+        self._resumed = False
+        # Models that the first answer about scopes waits for: a gateway that starts must not become
+        # ready before it knows the way to all of them.
+        self._first_scopes: set[ModelKey] | None = None
+        self.refusals: list[Refusal] = []
+
+    def receive(self, request: Request) -> list[Response]:
+        """Take what the gateway says; what it is to be sent now."""
+        try:
+            kind = Kind(request.type_url)
+        except ValueError:
+            return []
+        touched: dict[ModelKey, None] = {}
+        again: list[Sent] = []
+        if request.response_nonce:
+            answered, refused = self._answered(request)
+            touched.update(dict.fromkeys(answered))
+            again.extend(refused)
+        touched.update(dict.fromkeys(self._subscribe(kind, request)))
+        responses = [r for sent in again for r in self._one_by_one(sent)]
+        if kind not in self._open:
+            self._open.add(kind)
+            responses.extend(self._first(kind, fresh=not request.initial_resource_versions))
+            self._resumed |= bool(request.initial_resource_versions)
+            if self._resumed:
+                touched.update(dict.fromkeys((*self._catalogue, *self._known)))
+        elif kind is Kind.ENDPOINTS:
+            responses.extend(self._endpoints(touched))
+        for key in touched:
+            responses.extend(self.update(key))
+        return responses
+
+    def update(self, key: ModelKey) -> list[Response]:
+        """What the gateway is to be sent about one model now; nothing if it is up to date."""
+        model = self._catalogue.get(key)
+        known = self._known.get(key)
+        if known is None:
+            if model is None:
+                return []
+            known = self._known[key] = Known()
+        responses = self._take_away(known) if model is None else self._bring(model, known)
+        if self._first_scopes is not None:
+            responses.extend(self._first_scopes_without(key))
+        if model is None and known.empty:
+            del self._known[key]
+        return responses
+
+    # What the gateway says.
+
+    def _answered(self, request: Request) -> tuple[set[ModelKey], list[Sent]]:
+        sent = self._in_flight.pop(request.response_nonce, None)
+        if sent is None:
+            return set(), []
+        owners = sent.owners
+        for key in owners:
+            self._known[key].waiting[sent.kind] -= 1
+        if not request.HasField("error_detail"):
+            for name, version in sent.versions.items():
+                _note(self._known[owner(name)].held[sent.kind], name, version)
+            return owners, []
+        if len(owners) > 1:
+            return owners, [sent]
+        message = request.error_detail.message
+        self.refusals.extend(Refusal(key, message) for key in owners)
+        return owners, []
+
+    def _subscribe(self, kind: Kind, request: Request) -> set[ModelKey]:
+        """Note names; a name that is asked for (again) is sent, unless the gateway has it."""
+        names = set(request.resource_names_subscribe) - {WILDCARD}
+        gone = set(request.resource_names_unsubscribe) - {WILDCARD}
+        self._names[kind] |= names
+        self._names[kind] -= gone
+        for name in names | gone:
+            if known := self._known.get(owner(name)):
+                known.sent[kind].pop(name, None)
+                known.held[kind].pop(name, None)
+        for name, version in request.initial_resource_versions.items():
+            known = self._known.setdefault(owner(name), Known())
+            known.sent[kind][name] = known.held[kind][name] = version
+        return {owner(name) for name in names | gone | set(request.initial_resource_versions)}
+
+    # What the gateway is sent.
+
+    def _first(self, kind: Kind, fresh: bool) -> list[Response]:
+        """The first answer about a kind that is sent unasked: everything at once, even if nothing."""
+        if kind is Kind.CLUSTER:
+            new = [
+                resource
+                for key in self._catalogue
+                for resource in self._changed(self._catalogue.get(key), kind)
+            ]
+            return [self._response(kind, new)] if new or fresh else []
+        if kind is Kind.SCOPE and fresh:
+            self._first_scopes = set(self._catalogue)
+            return self._first_scopes_without(None)
+        if kind is Kind.ENDPOINTS:
+            return self._endpoints({owner(name): None for name in self._names[kind]})
+        return []
+
+    def _first_scopes_without(self, key: ModelKey | None) -> list[Response]:
+        """The first answer about scopes, once no model is left that it waits for."""
+        waiting = self._first_scopes or set()
+        candidates = set(waiting) if key is None else {key} & waiting
+        for candidate in candidates:
+            model, known = self._catalogue.get(candidate), self._known.get(candidate)
+            if model is None or known is None or self._warm(model, known) or self._stuck(known):
+                waiting.discard(candidate)
+        if waiting:
+            return []
+        self._first_scopes = None
+        new = []
+        for candidate in self._catalogue:
+            model, known = self._catalogue.get(candidate), self._known.get(candidate)
+            if model is not None and known is not None and self._warm(model, known):
+                new.extend(self._changed(model, Kind.SCOPE))
+        return [self._response(Kind.SCOPE, new)]
+
+    def _endpoints(self, keys: Iterable[ModelKey]) -> list[Response]:
+        """Many models' endpoints in one response: a gateway that starts asks for all at once."""
+        new = [
+            resource
+            for key in keys
+            for resource in self._changed(self._catalogue.get(key), Kind.ENDPOINTS)
+        ]
+        return [self._response(Kind.ENDPOINTS, new)] if new else []
+
+    def _bring(self, model: Model, known: Known) -> list[Response]:
+        responses: list[Response] = []
+        for kind in (Kind.CLUSTER, Kind.ENDPOINTS):
+            if new := self._changed(model, kind):
+                responses.append(self._response(kind, new))
+        if self._warm(model, known) and self._first_scopes is None:
+            for kind in (Kind.SCOPE, Kind.ROUTES):
+                if new := self._changed(model, kind):
+                    responses.append(self._response(kind, new))
+        if self._lets_go(model, known):
+            responses.extend(self._remove(Kind.CLUSTER, known, keep=model.clusters))
+            responses.extend(self._remove(Kind.SCOPE, known, keep=model.scopes))
+        return responses
+
+    def _take_away(self, known: Known) -> list[Response]:
+        responses = self._remove(Kind.SCOPE, known, keep={})
+        led_here = known.held[Kind.SCOPE] or known.waiting[Kind.SCOPE]
+        if not led_here and self._told_of(Kind.SCOPE):
+            responses.extend(self._remove(Kind.CLUSTER, known, keep={}))
+        for kind in (Kind.ENDPOINTS, Kind.ROUTES):
+            known.sent[kind].clear()
+        return responses
+
+    def _warm(self, model: Model, known: Known) -> bool:
+        """Whether the gateway has all clusters of a model, with endpoints (even if none is ready)."""
+        return all(
+            name in known.held[kind]
+            for kind in (Kind.CLUSTER, Kind.ENDPOINTS)
+            for name in model.clusters
+        )
+
+    def _stuck(self, known: Known) -> bool:
+        """Whether a model cannot become warm, because the gateway refused a part of it."""
+        return any(
+            not known.waiting[kind] and known.sent[kind].keys() - known.held[kind].keys()
+            for kind in (Kind.CLUSTER, Kind.ENDPOINTS)
+        )
+
+    def _told_of(self, kind: Kind) -> bool:
+        """Whether we know what the gateway has of a kind; after a lost stream it has to say so."""
+        return kind in self._open or not self._resumed
+
+    def _lets_go(self, model: Model, known: Known) -> bool:
+        """Whether the gateway's routes are the model's newest, so that nothing leads elsewhere."""
+        held = known.held[Kind.ROUTES].get(model.routes.name)
+        return (
+            self._told_of(Kind.ROUTES)
+            and not known.waiting[Kind.ROUTES]
+            and held in (None, model.routes.version)
+        )
+
+    def _changed(self, model: Model | None, kind: Kind) -> list[Resource]:
+        """Resources that the gateway wants and was not sent in this version."""
+        if model is None or kind not in self._open:
+            return []
+        known = self._known.setdefault(model.key, Known())
+        wanted = model.of(kind)
+        if kind not in _WILD_KINDS:
+            wanted = {n: r for n, r in wanted.items() if n in self._names[kind]}
+        return [r for n, r in wanted.items() if known.sent[kind].get(n) != r.version]
+
+    def _remove(self, kind: Kind, known: Known, keep: Mapping[str, Resource]) -> list[Response]:
+        gone = [name for name in known.sent[kind] if name not in keep]
+        return [self._response(kind, (), gone)] if gone and kind in self._open else []
+
+    def _one_by_one(self, refused: Sent) -> list[Response]:
+        """Send again model by model what was refused together: only one of them may be wrong."""
+        responses = []
+        for key in refused.owners:
+            model, known = self._catalogue.get(key), self._known[key]
+            for name in refused.versions:
+                if owner(name) == key:
+                    known.sent[refused.kind].pop(name, None)
+            if new := self._changed(model, refused.kind):
+                responses.append(self._response(refused.kind, new))
+        return responses
+
+    def _response(self, kind: Kind, new: Iterable[Resource], gone: Iterable[str] = ()) -> Response:
+        nonce = str(next(self._nonces))
+        response = Response(type_url=kind, nonce=nonce, removed_resources=list(gone))
+        versions: dict[str, str] = {}
+        for resource in new:
+            versions[resource.name] = resource.version
+            response.resources.add(
+                name=resource.name,
+                version=resource.version,
+                resource=any_pb2.Any(type_url=kind, value=resource.content),
+            )
+        versions.update(dict.fromkeys(response.removed_resources, GONE))
+        sent = Sent(kind, versions)
+        self._in_flight[nonce] = sent
+        for name, version in versions.items():
+            known = self._known[owner(name)]
+            _note(known.sent[kind], name, version)
+            if kind is Kind.CLUSTER:
+                # A changed cluster waits for its endpoints without asking for them again, and one
+                # that comes back is only warm when it was taken again.
+                known.sent[Kind.ENDPOINTS].pop(name, None)
+                if version == GONE:
+                    known.held[kind].pop(name, None)
+                    known.held[Kind.ENDPOINTS].pop(name, None)
+        for key in sent.owners:
+            self._known[key].waiting[kind] += 1
+        return response
+
+
+def _note(versions: dict[str, str], name: str, version: str) -> None:
+    if version == GONE:
+        versions.pop(name, None)
+    else:
+        versions[name] = version

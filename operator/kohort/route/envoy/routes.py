@@ -1,0 +1,273 @@
+"""A model's route table as Envoy takes it: scopes that find it, and one route configuration.
+
+A gateway looks up the scope by the first two segments of ``HEADER_SCOPE``: the path's own for a call
+by path, ``HOST/-`` for a call by host. Both lead to the same routes, so a change is sent once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
+from google.protobuf.message import Message
+
+from kohort.contract import (
+    FILTER_SLOT,
+    FILTERS_HOST,
+    HEADER_COHORT,
+    HEADER_REVISION,
+    HEADER_SCOPE,
+    METADATA,
+    SLOTS,
+    TABLE_VERSION_PATH,
+    UNITS_PER_SLOT,
+)
+from kohort.route.address import hosts, path_prefix
+from kohort.route.envoy.clusters import cluster_name
+from kohort.route.envoy.resource import Kind, Resource, resource
+from kohort.route.split import split
+from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
+
+TIMEOUT_SECONDS = 60
+RETRIES = 2
+# Only what has certainly not reached a model server is sent again.
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+SCOPE_BY_HOST = "-"
+
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_WeightedCluster = route_components_pb2.WeightedCluster
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def routes_name(key: ModelKey) -> str:
+    """The name of a model's route configuration."""
+    return str(key)
+
+
+def scopes(key: ModelKey) -> tuple[Resource, ...]:
+    """All ways to a model; their content never changes."""
+    prefix = path_prefix(key)
+    segments = [(host, SCOPE_BY_HOST) for host in hosts(key)]
+    if prefix is not None:
+        segments.insert(0, (key.namespace, key.name))
+    fragment = scoped_route_pb2.ScopedRouteConfiguration.Key.Fragment
+    found = []
+    for first, second in segments:
+        name = f"{routes_name(key)}/{first}/{second}"
+        message = scoped_route_pb2.ScopedRouteConfiguration(
+            name=name,
+            route_configuration_name=routes_name(key),
+            key=scoped_route_pb2.ScopedRouteConfiguration.Key(
+                fragments=[fragment(string_key=first), fragment(string_key=second)]
+            ),
+        )
+        found.append(resource(Kind.SCOPE, name, message))
+    return tuple(found)
+
+
+def _slot_metadata(values: dict[str, str]) -> any_pb2.Any:
+    fields = {name: struct_pb2.Value(string_value=value) for name, value in values.items()}
+    return _packed(
+        set_metadata_pb2.Config(
+            metadata=[
+                set_metadata_pb2.Metadata(
+                    metadata_namespace=METADATA,
+                    value=struct_pb2.Struct(fields=fields),
+                    allow_overwrite=True,
+                )
+            ]
+        )
+    )
+
+
+def _share(cluster: str, revision: str, slot: int, units: int) -> _WeightedCluster.ClusterWeight:
+    entry = _WeightedCluster.ClusterWeight(
+        name=cluster, weight=wrappers_pb2.UInt32Value(value=units)
+    )
+    entry.typed_per_filter_config[FILTER_SLOT].CopyFrom(
+        _slot_metadata({"slot": str(slot), "revision": revision})
+    )
+    return entry
+
+
+@lru_cache(maxsize=256)
+def _whole_slots(cluster: str, revision: str) -> tuple[_WeightedCluster.ClusterWeight, ...]:
+    """An entry for every slot; kept, because a step needs most of those of the step before."""
+    return tuple(_share(cluster, revision, slot, UNITS_PER_SLOT) for slot in range(SLOTS))
+
+
+def _weighted(key: ModelKey, cohort: CohortRoute) -> _WeightedCluster:
+    arms = {True: cohort.canary, False: cohort.stable}
+    message = _WeightedCluster(use_hash_policy=wrappers_pb2.BoolValue(value=True))
+    message.clusters.extend(
+        _whole_slots(cluster_name(key, arms[share.canary]), arms[share.canary])[share.slot]
+        if share.units == UNITS_PER_SLOT
+        else _share(
+            cluster_name(key, arms[share.canary]), arms[share.canary], share.slot, share.units
+        )
+        for share in split(cohort.weight)
+    )
+    return message
+
+
+def _hash_policies(client_key: str, salt: str) -> list[route_components_pb2.RouteAction.HashPolicy]:
+    """The client's key with the rollout's salt before it; without a key, the source address."""
+    policy = route_components_pb2.RouteAction.HashPolicy
+    header = policy.Header(
+        header_name=client_key,
+        regex_rewrite=regex_pb2.RegexMatchAndSubstitute(
+            pattern=regex_pb2.RegexMatcher(regex="^"), substitution=f"{salt}:"
+        ),
+    )
+    return [
+        policy(header=header, terminal=True),
+        policy(connection_properties=policy.ConnectionProperties(source_ip=True)),
+    ]
+
+
+def _retry_policy() -> route_components_pb2.RetryPolicy:
+    policy = route_components_pb2.RetryPolicy
+    return policy(
+        retry_on=RETRY_ON,
+        num_retries=wrappers_pb2.UInt32Value(value=RETRIES),
+        retry_host_predicate=[
+            policy.RetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=_packed(previous_hosts_pb2.PreviousHostsPredicate()),
+            )
+        ],
+        host_selection_retry_max_attempts=4,
+        retry_back_off=policy.RetryBackOff(
+            base_interval=duration_pb2.Duration(nanos=5_000_000),
+            max_interval=duration_pb2.Duration(nanos=50_000_000),
+        ),
+    )
+
+
+def _without_prefix(key: ModelKey) -> regex_pb2.RegexMatchAndSubstitute | None:
+    """Take the prefix off a call by path and leave one by host as it is."""
+    prefix = path_prefix(key)
+    if prefix is None:
+        return None
+    return regex_pb2.RegexMatchAndSubstitute(
+        pattern=regex_pb2.RegexMatcher(regex=f"^{re.escape(prefix)}(/|$)"), substitution="/"
+    )
+
+
+def _action(table: RouteTable, cohort: CohortRoute) -> route_components_pb2.RouteAction:
+    action = route_components_pb2.RouteAction(
+        regex_rewrite=_without_prefix(table.key),
+        timeout=duration_pb2.Duration(seconds=TIMEOUT_SECONDS),
+    )
+    if cohort.canary:
+        action.weighted_clusters.CopyFrom(_weighted(table.key, cohort))
+        action.hash_policy.extend(_hash_policies(table.client_key, cohort.salt))
+    else:
+        action.cluster = cluster_name(table.key, cohort.stable)
+    return action
+
+
+def _header_matcher(match: HeaderMatch) -> route_components_pb2.HeaderMatcher:
+    if len(match.values) == 1:
+        accepted = string_pb2.StringMatcher(exact=match.values[0])
+    else:
+        alternatives = "|".join(re.escape(value) for value in match.values)
+        accepted = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=alternatives))
+    return route_components_pb2.HeaderMatcher(name=match.name, string_match=accepted)
+
+
+def merged(matches: tuple[tuple[HeaderMatch, ...], ...]) -> tuple[tuple[HeaderMatch, ...], ...]:
+    """The same alternatives in fewer: those about one and the same header become one list of values.
+
+    Every alternative repeats the whole split, so that fewer of them make a smaller table.
+    """
+    values: dict[str, dict[str, None]] = {}
+    for match in matches:
+        if len(match) == 1:
+            values.setdefault(match[0].name, {}).update(dict.fromkeys(match[0].values))
+    single = tuple((HeaderMatch(name, tuple(accepted)),) for name, accepted in values.items())
+    return single + tuple(match for match in matches if len(match) != 1)
+
+
+def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value), append_action=_OVERWRITE
+    )
+
+
+def _cohort_routes(table: RouteTable, cohort: CohortRoute) -> Iterator[route_components_pb2.Route]:
+    """One route for each alternative way to belong to the cohort."""
+    headers = [
+        _header(HEADER_COHORT, cohort.name),
+        _header(HEADER_REVISION, f"%DYNAMIC_METADATA({METADATA}:revision)%"),
+    ]
+    labels = {"model": str(table.key), "cohort": cohort.name}
+    route = route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(prefix="/"),
+        route=_action(table, cohort),
+        request_headers_to_add=headers,
+        response_headers_to_add=headers,
+    )
+    route.metadata.filter_metadata[METADATA].update(labels)
+    if not cohort.canary:
+        route.typed_per_filter_config[FILTER_SLOT].CopyFrom(
+            _slot_metadata({"revision": cohort.stable})
+        )
+    if not cohort.matches:
+        yield route
+    for match in merged(cohort.matches):
+        alternative = route_components_pb2.Route()
+        alternative.CopyFrom(route)
+        alternative.match.headers.extend(_header_matcher(header) for header in match)
+        yield alternative
+
+
+def _version_route(table: RouteTable) -> route_components_pb2.Route:
+    """Answer with the table's version: what is really in effect on the worker that is asked."""
+    return route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(
+            prefix="/",
+            headers=[
+                route_components_pb2.HeaderMatcher(
+                    name=":path", string_match=string_pb2.StringMatcher(suffix=TABLE_VERSION_PATH)
+                )
+            ],
+        ),
+        direct_response=route_components_pb2.DirectResponseAction(
+            status=200, body=base_pb2.DataSource(inline_string=table.version)
+        ),
+    )
+
+
+def _disabled() -> any_pb2.Any:
+    return _packed(route_components_pb2.FilterConfig(disabled=True))
+
+
+def route_configuration(table: RouteTable) -> Resource:
+    """All routes of one model. What reached it needs no further search for a host."""
+    virtual_host = route_components_pb2.VirtualHost(
+        name=routes_name(table.key), domains=["*"], retry_policy=_retry_policy()
+    )
+    virtual_host.routes.append(_version_route(table))
+    for cohort in table.cohorts:
+        virtual_host.routes.extend(_cohort_routes(table, cohort))
+    message = route_pb2.RouteConfiguration(
+        name=routes_name(table.key),
+        virtual_hosts=[virtual_host],
+        request_headers_to_remove=[HEADER_SCOPE],
+    )
+    for name in FILTERS_HOST:
+        message.typed_per_filter_config[name].CopyFrom(_disabled())
+    return resource(Kind.ROUTES, routes_name(table.key), message)
