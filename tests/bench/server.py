@@ -22,7 +22,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -49,7 +51,7 @@ def save_mlp(path: Path, layers: Sequence[int] = LAYERS) -> None:
     """A multilayer perceptron with random weights and a dynamic batch."""
     random = np.random.default_rng(0)
     nodes, weights, value = [], [], "x"
-    for index, (rows, columns) in enumerate(zip(layers, layers[1:], strict=False)):
+    for index, (rows, columns) in enumerate(pairwise(layers)):
         weight = (random.standard_normal((rows, columns)) / rows**0.5).astype(np.float32)
         weights.append(numpy_helper.from_array(weight, f"weight{index}"))
         weights.append(numpy_helper.from_array(np.zeros(columns, np.float32), f"bias{index}"))
@@ -102,8 +104,7 @@ class Client(asyncio.Protocol):
         self.pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.send()
 
     def send(self) -> None:

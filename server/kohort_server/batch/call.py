@@ -16,11 +16,12 @@ Shape = tuple[int, ...]
 class Result:
     """The outputs of one batch, shared by the calls that ran in it."""
 
-    __slots__ = ("_lists", "arrays")
+    __slots__ = ("_bytes", "_lists", "arrays")
 
     def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.arrays = arrays
         self._lists: dict[str, list[Any]] = {}
+        self._bytes: dict[str, bytes] = {}
 
     def flat_list(self, name: str) -> list[Any]:
         """All elements of an output in row-major order; made once per batch."""
@@ -28,6 +29,13 @@ class Result:
         if values is None:
             values = self._lists[name] = self.arrays[name].reshape(-1).tolist()
         return values
+
+    def flat_bytes(self, name: str) -> bytes:
+        """All of a fixed-size output's elements in row-major order; made once per batch."""
+        data = self._bytes.get(name)
+        if data is None:
+            data = self._bytes[name] = self.arrays[name].tobytes()
+        return data
 
 
 class Call(Protocol):

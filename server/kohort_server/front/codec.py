@@ -6,10 +6,9 @@ Transports (HTTP now, gRPC later) hand over bytes and get bytes; nothing here kn
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -41,47 +40,67 @@ CACHED_HEADERS = 256
 _decode_header = msgspec.json.Decoder(RequestHeader).decode
 _encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
-_decode_list = {
-    "?": msgspec.json.Decoder(list[bool]).decode,
-    "f": msgspec.json.Decoder(list[float]).decode,
-    "i": msgspec.json.Decoder(list[int]).decode,
-    "O": msgspec.json.Decoder(list[str]).decode,
+
+
+class ElementKind(msgspec.Struct):
+    """How elements of one kind are read from JSON: a flat list at once, or converted one by one."""
+
+    decode_list: Callable[[msgspec.Raw], list[Any]]
+    type: type[Any]
+
+
+def element_kind(element: type[Any]) -> ElementKind:
+    """The way to read elements of a Python type."""
+    return ElementKind(msgspec.json.Decoder(list[element]).decode, element)  # type: ignore[valid-type]
+
+
+STRINGS = element_kind(str)
+KINDS = {
+    "?": element_kind(bool),
+    "f": element_kind(float),
+    "i": (integers := element_kind(int)),
+    "u": integers,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class WantedOutput:
+class WantedOutput(msgspec.Struct, frozen=True):
     """An output to send back, and whether it goes in binary."""
 
     spec: TensorSpec
     binary: bool
 
 
-@dataclass(frozen=True, slots=True)
-class InputLayout:
-    """A validated input: its data is JSON, or the next `binary_size` bytes after the header."""
+class CheckedInput(msgspec.Struct):
+    """An input whose name, datatype and shape fit the model, and what decodes its elements."""
 
     spec: TensorSpec
     shape: Shape
     count: int
+    size: int | None  # bytes; None for BYTES
+    kind: ElementKind
+    code: str  # of `struct`; empty for BYTES
+
+
+class InputLayout(msgspec.Struct):
+    """A validated input: its data is JSON, or the next `binary_size` bytes after the header."""
+
+    checked: CheckedInput
     data: msgspec.Raw
     binary_size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct):
     """A validated request but for its tensors' data."""
 
     id: str
-    inputs: tuple[InputLayout, ...]
+    inputs: list[InputLayout]
     outputs: tuple[WantedOutput, ...]
     rows: int
     batch_key: tuple[Shape, ...] | None
     binary_size: int
 
 
-@dataclass(slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct):
     """A decoded request. A tensor is (shape, row-major little-endian buffer or object array)."""
 
     id: str
@@ -109,6 +128,7 @@ class Codec:
         self._several_shapes = any(-1 in spec.shape[1:] for spec in signature.inputs)
         # A client repeats the header of its binary requests; validating it is most of their cost.
         self._cached_layout = lru_cache(CACHED_HEADERS)(self._layout)
+        self._checked = lru_cache(CACHED_HEADERS)(self._check_input)
 
     def decode(self, body: bytes | memoryview, header_length: int | None) -> InferRequest:
         """A request from its body; `header_length` is the length of the JSON before binary data.
@@ -190,20 +210,21 @@ class Codec:
         return tuple(wanted)
 
     def _validated(self, header: RequestHeader, outputs: tuple[WantedOutput, ...]) -> Layout:
-        inputs = tuple([self._validated_input(given) for given in header.inputs])
+        inputs = [self._validated_input(given) for given in header.inputs]
         if len(inputs) != len(self._signature.inputs) or len(inputs) > 1:
             self._check_each_given_once([given.name for given in header.inputs])
         rows = 1
         key = None
         if self._batch.kind == "dynamic":
-            rows = inputs[0].shape[0]
-            if any(given.shape[0] != rows for given in inputs):
-                told = ", ".join(f'"{given.spec.name}" {given.shape[0]}' for given in inputs)
-                raise RequestError(400, f"all inputs must have the same number of rows, got {told}")
+            rows = inputs[0].checked.shape[0]
+            if len(inputs) > 1:
+                check_same_rows(header.inputs)
             if self._several_shapes:
-                ordered = sorted(inputs, key=lambda given: given.spec.name)
-                key = tuple(given.shape[1:] for given in ordered)
-        size = sum([given.binary_size or 0 for given in inputs])
+                shapes = {given.name: tuple(given.shape[1:]) for given in header.inputs}
+                key = tuple(shapes[spec.name] for spec in self._signature.inputs)
+        size = 0
+        for given in inputs:
+            size += given.binary_size or 0
         return Layout(header.id, inputs, outputs, rows, key, size)
 
     def _check_each_given_once(self, given: Sequence[str]) -> None:
@@ -216,44 +237,46 @@ class Codec:
                 )
 
     def _validated_input(self, given: InputHeader) -> InputLayout:
-        spec = self._signature.inputs_by_name.get(given.name)
+        checked = self._checked(given.name, given.datatype, tuple(given.shape))
+        told = given.parameters
+        size = told.binary_data_size if told is not None else None
+        if size is None:
+            if not given.data:
+                raise RequestError(
+                    400,
+                    f'input "{given.name}" has neither "data" nor a "binary_data_size" parameter',
+                )
+        elif size < 0 or checked.size not in (None, size):
+            raise RequestError(
+                400,
+                f'input "{given.name}": {given.datatype} of shape {describe(given.shape)} is '
+                f"{checked.size} bytes, binary_data_size is {size}",
+            )
+        return InputLayout(checked, given.data, size)
+
+    def _check_input(self, name: str, datatype: str, shape: Shape) -> CheckedInput:
+        spec = self._signature.inputs_by_name.get(name)
         if spec is None:
             raise RequestError(
                 400,
-                f'input "{given.name}" does not exist; the model has '
-                f"{names(self._signature.inputs)}",
+                f'input "{name}" does not exist; the model has {names(self._signature.inputs)}',
             )
-        if given.datatype != spec.datatype:
-            known = "" if given.datatype in NAMES else ", which is not a datatype of the protocol"
+        if datatype != spec.datatype:
+            known = "" if datatype in NAMES else ", which is not a datatype of the protocol"
+            raise RequestError(
+                400, f'input "{name}": datatype {spec.datatype} wanted, got {datatype}{known}'
+            )
+        if not same_extents(spec.shape, shape) or min(shape, default=0) < 0:
             raise RequestError(
                 400,
-                f'input "{spec.name}": datatype {spec.datatype} wanted, got '
-                f"{given.datatype}{known}",
-            )
-        shape = tuple(given.shape)
-        if not same_extents(spec.shape, shape) or (shape and min(shape) < 0):
-            raise RequestError(
-                400,
-                f'input "{spec.name}": shape {describe(spec.shape)} wanted, got {describe(shape)}',
+                f'input "{name}": shape {describe(spec.shape)} wanted, got {describe(shape)}',
             )
         count = element_count(shape)
-        size = given.parameters.binary_data_size if given.parameters is not None else None
-        if size is not None:
-            if spec.datatype != BYTES and size != (
-                wanted := count * FIXED_SIZE[spec.datatype].size
-            ):
-                raise RequestError(
-                    400,
-                    f'input "{spec.name}": {spec.datatype} of shape {describe(shape)} is {wanted} '
-                    f"bytes, binary_data_size is {size}",
-                )
-            if size < 0:
-                raise RequestError(400, f'input "{spec.name}": binary_data_size is negative')
-        elif not given.data:
-            raise RequestError(
-                400, f'input "{spec.name}" has neither "data" nor a "binary_data_size" parameter'
-            )
-        return InputLayout(spec, shape, count, given.data, size)
+        if datatype == BYTES:
+            return CheckedInput(spec, shape, count, None, STRINGS, "")
+        fixed = FIXED_SIZE[datatype]
+        kind = KINDS[fixed.dtype.kind]
+        return CheckedInput(spec, shape, count, count * fixed.size, kind, fixed.code)
 
     def _with_data(self, layout: Layout, binary: memoryview, size: int) -> InferRequest:
         if len(binary) != layout.binary_size:
@@ -265,13 +288,14 @@ class Codec:
         inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]] = {}
         at = 0
         for given in layout.inputs:
+            checked = given.checked
             if given.binary_size is None:
-                data = json_tensor(given)
+                data = json_tensor(checked, given.data)
             else:
                 end = at + given.binary_size
-                data = binary_tensor(given, binary[at:end])
+                data = binary_tensor(checked, binary[at:end])
                 at = end
-            inputs[given.spec.name] = (given.shape, data)
+            inputs[checked.spec.name] = (checked.shape, data)
         return InferRequest(layout.id, inputs, layout.outputs, layout.rows, layout.batch_key, size)
 
     def encode(
@@ -287,87 +311,88 @@ class Codec:
             spec = wanted.spec
             array = result.arrays[spec.name]
             if start is None:
-                first, last, shape = 0, array.size, list(array.shape)
+                first, last, shape = 0, array.size, array.shape
             else:
                 row = array.size // array.shape[0] if array.shape[0] else 0
-                first, last = start * row, (start + request.rows) * row
-                shape = [request.rows, *array.shape[1:]]
-            if wanted.binary:
-                data = binary_output(spec, array.reshape(-1)[first:last])
-                tail.append(data)
-                told = TensorParameters(binary_data_size=len(data))
-                tensors.append(OutputTensor(spec.name, spec.datatype, shape, parameters=told))
-            else:
+                first = start * row
+                last = first + request.rows * row
+                shape = (request.rows, *array.shape[1:])
+            if not wanted.binary:
                 values = result.flat_list(spec.name)[first:last]
                 if spec.datatype == BYTES:
                     values = text_values(spec, values)
                 tensors.append(OutputTensor(spec.name, spec.datatype, shape, values))
+                continue
+            if spec.datatype == BYTES:
+                data = pack_bytes(result.flat_list(spec.name)[first:last])
+            else:
+                data = result.flat_bytes(spec.name)[first * array.itemsize : last * array.itemsize]
+            tail.append(data)
+            told = TensorParameters(binary_data_size=len(data))
+            tensors.append(OutputTensor(spec.name, spec.datatype, shape, parameters=told))
         header = _encode(InferenceResponse(self._model, self._revision, tensors, request.id))
         if not tail:
             return None, header
         return len(header), b"".join([header, *tail])
 
 
-def json_tensor(given: InputLayout) -> TensorData | NDArray[Any]:
+def check_same_rows(inputs: Sequence[InputHeader]) -> None:
+    """Raise when the inputs of a batch differ in their number of rows."""
+    if len({given.shape[0] for given in inputs}) > 1:
+        told = ", ".join(f'"{given.name}" {given.shape[0]}' for given in inputs)
+        raise RequestError(400, f"all inputs must have the same number of rows, got {told}")
+
+
+def json_tensor(wanted: CheckedInput, data: msgspec.Raw) -> TensorData | NDArray[Any]:
     """An input whose data is JSON, flat or nested."""
-    spec = given.spec
-    numpy_kind = "O" if spec.datatype == BYTES else FIXED_SIZE[spec.datatype].dtype.kind
-    decode = _decode_list["i" if numpy_kind == "u" else numpy_kind]
     try:
-        values: list[Any] = decode(given.data)
+        values = wanted.kind.decode_list(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        values = nested_values(given, {"?": bool, "f": float, "O": str}.get(numpy_kind, int))
-    if len(values) != given.count:
+        values = nested_values(wanted, data)
+    if len(values) != wanted.count:
         raise RequestError(
             400,
-            f'input "{spec.name}": shape {describe(given.shape)} wants {given.count} elements, '
-            f"data has {len(values)}",
+            f'input "{wanted.spec.name}": shape {describe(wanted.shape)} wants {wanted.count} '
+            f"elements, data has {len(values)}",
         )
-    if spec.datatype == BYTES:
-        return object_array([value.encode() for value in values], given.shape)
+    if not wanted.code:
+        return object_array([value.encode() for value in values], wanted.shape)
     try:
-        return packer(FIXED_SIZE[spec.datatype].code, given.count)(*values)
+        return packer(wanted.code, wanted.count)(*values)
     except (struct.error, OverflowError) as error:
         raise RequestError(
-            400, f'input "{spec.name}": a value does not fit {spec.datatype}: {error}'
+            400, f'input "{wanted.spec.name}": a value does not fit {wanted.spec.datatype}: {error}'
         ) from error
 
 
-def nested_values(given: InputLayout, element: type[Any]) -> list[Any]:
+def nested_values(wanted: CheckedInput, data: msgspec.Raw) -> list[Any]:
     """The elements of nested lists, whose extents must be the shape's."""
+    name = wanted.spec.name
     try:
-        level: Any = [_decode_any(given.data)]
+        level: Any = [_decode_any(data)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, f'input "{given.spec.name}": {error}') from error
-    for extent in given.shape:
+        raise RequestError(400, f'input "{name}": {error}') from error
+    for extent in wanted.shape:
         if not all(isinstance(part, list) and len(part) == extent for part in level):
             raise RequestError(
                 400,
-                f'input "{given.spec.name}": data is neither a flat list of '
-                f"{given.spec.datatype} values nor nested as its shape {describe(given.shape)}",
+                f'input "{name}": data is neither a flat list of {wanted.spec.datatype} values '
+                f"nor nested as its shape {describe(wanted.shape)}",
             )
         level = [value for part in level for value in part]
     try:
-        return cast(list[Any], msgspec.convert(level, list[element]))  # type: ignore[valid-type]
+        return msgspec.convert(level, list[wanted.kind.type])  # type: ignore[name-defined]
     except (msgspec.ValidationError, OverflowError) as error:
-        raise RequestError(400, f'input "{given.spec.name}": {error}') from error
+        raise RequestError(400, f'input "{name}": {error}') from error
 
 
-def binary_tensor(given: InputLayout, data: memoryview) -> TensorData | NDArray[Any]:
+def binary_tensor(wanted: CheckedInput, data: memoryview) -> TensorData | NDArray[Any]:
     """An input that came in binary: its bytes as they are, strings as an object array."""
-    spec = given.spec
-    if spec.datatype == BYTES:
-        return object_array(unpack_bytes(spec.name, data, given.count), given.shape)
-    if spec.datatype == "BOOL" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
-        raise RequestError(400, f'input "{spec.name}": a BOOL byte is neither 0 nor 1')
+    if not wanted.code:
+        return object_array(unpack_bytes(wanted.spec.name, data, wanted.count), wanted.shape)
+    if wanted.code == "?" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+        raise RequestError(400, f'input "{wanted.spec.name}": a BOOL byte is neither 0 nor 1')
     return data
-
-
-def binary_output(spec: TensorSpec, values: NDArray[Any]) -> bytes:
-    """A flat output in the protocol's binary form."""
-    if spec.datatype == BYTES:
-        return pack_bytes(values.tolist())
-    return values.tobytes()
 
 
 def text_values(spec: TensorSpec, values: Sequence[str | bytes]) -> list[str]:

@@ -52,15 +52,16 @@ class Exchange:
         if not self.keep_alive or self.connection.draining:
             self.keep_alive = False
             extra += b"Connection: close\r\n"
-        self.answer = (
-            status_line(status)
-            + content_type
-            + b"\r\nContent-Length: %d\r\n" % len(body)
-            + extra
-            + b"\r\n"
+        length = len(body)
+        if self.method == b"HEAD":
+            body = b""
+        self.answer = b"%b%b\r\n%bContent-Length: %d\r\n\r\n%b" % (
+            status_line(status),
+            content_type,
+            extra,
+            length,
+            body,
         )
-        if self.method != b"HEAD":
-            self.answer += body
         self.connection.answered(self)
 
     def respond_error(self, status: int, message: str, retry_after: int | None = None) -> None:

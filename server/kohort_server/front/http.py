@@ -105,6 +105,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_filled",
         "_front",
         "_held",
+        "_limits",
         "_lingering",
         "_loop",
         "_parser",
@@ -112,6 +113,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_pending",
         "_piece",
         "_refusal",
+        "_scratch",
         "_transport",
         "_url",
         "_wire_size",
@@ -121,6 +123,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def __init__(self, front: HttpFront) -> None:
         self._front = front
+        self._scratch = front.scratch
+        self._limits = front.limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -150,11 +154,11 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._front.connections) >= self._front.limits.connections:
+        if len(self._front.connections) >= self._limits.connections:
             transport.close()
             return
         self._front.connections.add(self)
-        self.deadline = self._loop.time() + self._front.limits.idle
+        self.deadline = self._loop.time() + self._limits.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.connections.discard(self)
@@ -191,7 +195,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._body is not None:
             return self._body[self._filled :]
-        return self._front.scratch
+        return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._lingering:
@@ -203,7 +207,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._wire_size += nbytes
         try:
-            self._parser.feed_data(self._front.scratch[:nbytes])
+            self._parser.feed_data(self._scratch[:nbytes])
         except httptools.HttpParserUpgrade:
             self._refuse(501, "this connection cannot be upgraded; speak HTTP/1.1")
         except httptools.HttpParserError as error:
@@ -218,7 +222,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _expect_more(self) -> None:
         """Part of a request has arrived: prepare for the rest of it."""
         size = self._body_size
-        limits = self._front.limits
+        limits = self._limits
         if size is not None:
             header_length = self._exchange.headers.get(HEADER_LENGTH, b"0")
             self._body = aligned_buffer(size, int(header_length) if header_length.isdigit() else 0)
@@ -243,7 +247,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._exchange = Exchange(self)
         self._url = b""
         self._body_size = None
-        self.deadline = self._loop.time() + self._front.limits.request
+        self.deadline = self._loop.time() + self._limits.request
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -258,8 +262,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         exchange.method = self._parser.get_method()
         exchange.path = self._url
         exchange.keep_alive = self._parser.should_keep_alive()
-        if self._wire_size >= self._front.limits.head + SCRATCH:
-            self._refusal = (431, f"the head exceeds {self._front.limits.head} bytes", None)
+        if self._wire_size >= self._limits.head + SCRATCH:
+            self._refusal = (431, f"the head exceeds {self._limits.head} bytes", None)
             raise Refusal
         headers = exchange.headers
         length = headers.get(b"content-length")
@@ -277,7 +281,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _admit(self, more: int, size: int) -> None:
         """Hold `more` bytes of a body that is `size` bytes by now, or refuse it."""
-        limits = self._front.limits
+        limits = self._limits
         if size > limits.body:
             self._refusal = (413, f"the body exceeds {limits.body} bytes", None)
             raise Refusal
@@ -293,7 +297,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._admit(len(data), len(self._chunked) + len(data))
         self._chunked += data
-        self.deadline += len(data) / self._front.limits.rate
+        self.deadline += len(data) / self._limits.rate
 
     def on_message_complete(self) -> None:
         if self._body_size is None and self._chunked:
@@ -314,7 +318,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._held = 0  # the exchange holds them now
         self._piece = b""
         self._wire_size = 0
-        self.deadline = self._loop.time() + self._front.limits.idle
+        self.deadline = self._loop.time() + self._limits.idle
         self._front.unanswered += 1
         self._pending.append(exchange)
         if len(self._pending) >= MAX_PIPELINED:
@@ -328,7 +332,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return  # an earlier one is not answered yet, or the client has gone
         pending.popleft()
         self._release(exchange)
-        data = exchange.answer or b""
+        data = cast(bytes, exchange.answer)
         keep_alive = exchange.keep_alive
         while keep_alive and pending and pending[0].answer is not None:
             following = pending.popleft()
@@ -368,7 +372,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._stop_receiving()
         self._lingering = True
-        self.deadline = self._loop.time() + self._front.limits.idle
+        self.deadline = self._loop.time() + self._limits.idle
         exchange = Exchange(self)
         exchange.keep_alive = False
         self._front.unanswered += 1
@@ -391,7 +395,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.receiving:
             self._refuse(408, "the request did not arrive in time; check the client's network")
         elif self._pending and not self._lingering:
-            self.deadline = self._loop.time() + self._front.limits.idle
+            self.deadline = self._loop.time() + self._limits.idle
         elif self._transport is not None:
             self._transport.abort()
 

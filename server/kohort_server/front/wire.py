@@ -56,7 +56,7 @@ class OutputTensor(msgspec.Struct, omit_defaults=True):
 
     name: str
     datatype: str
-    shape: list[int]
+    shape: tuple[int, ...]
     data: list[Any] | None = None
     parameters: TensorParameters | None = None
 
