@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
@@ -125,8 +126,6 @@ def test_a_decision_of_another_day_carries_its_date() -> None:
 
 
 def test_times_are_told_in_the_readers_zone() -> None:
-    from datetime import timedelta, timezone
-
     madrid = NOW.astimezone(timezone(timedelta(hours=1)))
     told = why(model_view(RESOURCES["diverged"], (), madrid))
     assert "at 11:41:07" in told[0]

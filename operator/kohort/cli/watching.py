@@ -31,6 +31,11 @@ class Scene:
     resources: Mapping[str, list[Resource]] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is certainly no rollout left to show."""
+        return self.resources.get("models") == []
+
     def views(self, now: datetime) -> list[ModelView]:
         """All rollouts, by namespace and name."""
         pods = self.resources.get("pods", [])
@@ -89,7 +94,7 @@ def _live(all_scenes: Iterable[Scene], name: str | None, everywhere: bool, conso
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for scene in all_scenes:
             views = scene.views(_now())
-            if name and not views and "models" in scene.resources:
+            if name and scene.empty:
                 live.stop()
                 console.print(f"{name} was deleted", highlight=False)
                 break
@@ -104,7 +109,7 @@ def _piped(all_scenes: Iterable[Scene], name: str | None, everywhere: bool) -> i
         views = {(view.namespace, view.name): view for view in scene.views(_now())}
         for line in [*trouble(before, scene), *news(seen, views, everywhere)]:
             print(f"{clock(_now(), _now())} {line}", flush=True)
-        if name and seen and not views:
+        if name and scene.empty:
             break
         before, seen = scene, views
     return 0

@@ -143,7 +143,7 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
         return f"The step lasts until {cohort.canary} is proven to be not worse than the margin allows."
     if not step.hold or view.paused_since:
         return ""
-    left = seconds(step.hold) - (view.now - cohort.since).total_seconds()
+    left = seconds(step.hold) - max(0.0, (view.now - cohort.since).total_seconds())
     if left <= 0:
         return f"The step's {step.hold} are over."
     return f"The step is held for {step.hold}, {duration(left)} more."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 
 _UNITS = ((86_400, "d", "d"), (3_600, "h", "h"), (60, "m", "min"), (1, "s", "s"))
@@ -13,8 +12,7 @@ def clean(text: str) -> str:
 
     Messages may quote what a model server printed; an escape sequence in it must not reach a terminal.
     """
-    visible = ("" if unicodedata.category(c).startswith("C") else c for c in " ".join(text.split()))
-    return "".join(visible)
+    return " ".join("".join(c for c in text if c.isspace() or c.isprintable()).split())
 
 
 def stopped(text: str) -> str:
