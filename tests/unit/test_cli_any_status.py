@@ -64,7 +64,7 @@ cohorts = st.builds(
     weight=st.integers(0, 100),
     step_started_at=st.none() | times,
     rejected=revisions,
-    evidence=st.lists(evidences, max_size=2).map(tuple),
+    evidence=st.lists(evidences, max_size=2, unique_by=lambda e: clean(e.metric)).map(tuple),
     decisions=st.lists(decisions, max_size=3).map(tuple),
 )
 revision_statuses = st.builds(
@@ -100,6 +100,13 @@ pods = st.builds(
     restarts=st.integers(0, 10**6),
     waiting=texts,
 )
+
+
+def some_pods(most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Pods of different names."""
+    return st.lists(pods, max_size=most, unique_by=lambda p: clean(p["metadata"]["name"]))
+
+
 widths = st.integers(40, 220)
 
 
@@ -114,11 +121,11 @@ def resource_of(status: Status) -> dict[str, Any]:
 
 
 @settings(deadline=None)
-@given(statuses, st.lists(pods, max_size=12), widths, st.sampled_from(["utf-8", "ascii"]))
+@given(statuses, some_pods(12), widths, st.sampled_from(["utf-8", "ascii"]))
 def test_any_rollout_fits_any_terminal(
-    status: Status, some_pods: list[dict[str, Any]], width: int, encoding: str
+    status: Status, its_pods: list[dict[str, Any]], width: int, encoding: str
 ) -> None:
-    view = model_view(resource_of(status), some_pods, NOW)
+    view = model_view(resource_of(status), its_pods, NOW)
     lines = printed(tree(view), width, encoding).splitlines()
     assert max(map(cell_len, lines)) <= width
     assert lines[0].startswith("m  ")
@@ -144,11 +151,11 @@ def test_any_rollout_has_a_paragraph_of_one_line_for_each_cohort(status: Status)
 
 
 @settings(deadline=None)
-@given(statuses, statuses, st.lists(pods, max_size=3))
+@given(statuses, statuses, some_pods(3))
 def test_any_change_is_told_in_lines_and_no_change_in_none(
-    before: Status, after: Status, some_pods: list[dict[str, Any]]
+    before: Status, after: Status, its_pods: list[dict[str, Any]]
 ) -> None:
-    old = model_view(resource_of(before), some_pods, NOW)
+    old = model_view(resource_of(before), its_pods, NOW)
     new = model_view(resource_of(after), (), NOW)
     assert all(line.isprintable() for line in changes(old, new))
     assert changes(new, new) == []
