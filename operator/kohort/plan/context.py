@@ -17,6 +17,7 @@ from kohort.plan.world import World
 
 MESSAGE_LENGTH = 1024
 DECISIONS_KEPT = 10
+GATEWAYS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class Identity:
 
 @dataclass(frozen=True)
 class Context:
-    """The immutable inputs of a pass.
-
-    ``in_effect``: whether every client meets what the status in hand says; never true once this pass
-    has changed a route, because gateways can only confirm what was persisted.
-    """
+    """The immutable inputs of a pass."""
 
     identity: Identity
     spec: Spec
     world: World
     now: datetime
-    in_effect: bool
+
+    @property
+    def in_effect(self) -> bool:
+        """Whether every client meets what the status in hand says."""
+        return self.world.gateways.in_effect
 
     def ready(self, revision: str) -> int:
         """Pods of a revision that can be routed to now."""
@@ -68,9 +69,9 @@ class Context:
         gateways = self.world.gateways
         if not gateways.ready:
             return "no gateway is ready"
-        if not gateways.behind:
-            return "waits for the gateways"
-        return f"waits for gateway {', '.join(gateways.behind)}"
+        named = ", ".join(sorted(gateways.behind)[:GATEWAYS_NAMED])
+        more = len(gateways.behind) - GATEWAYS_NAMED
+        return f"waits for gateway {named}" + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ actions out; dying in between changes nothing, because the next pass wants the s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from kohort.api.spec import Spec
@@ -22,7 +23,7 @@ from kohort.plan.outcome import (
     RemoveRecord,
 )
 from kohort.plan.schedule import wake_after
-from kohort.plan.world import World
+from kohort.plan.world import Gateways, World
 
 __all__ = ["Identity", "plan"]
 
@@ -65,8 +66,11 @@ def plan(identity: Identity, spec: Spec, status: Status, world: World, now: date
 def _context(
     identity: Identity, spec: Spec, persisted: Status, world: World, now: datetime, status: Status
 ) -> Context:
-    in_effect = world.gateways.in_effect and routes(status) == routes(persisted)
-    return Context(identity, spec, world, now, in_effect)
+    """The inputs of a phase; gateways are behind every route that this pass has changed."""
+    if routes(status) != routes(persisted):
+        gateways = Gateways(ready=world.gateways.ready, behind=world.gateways.ready)
+        world = replace(world, gateways=gateways)
+    return Context(identity, spec, world, now)
 
 
 def _most_rounds(spec: Spec) -> int:

@@ -1,0 +1,201 @@
+"""A cluster small enough to hold in the head, for tests of the planner: pods, gateways, counters, a clock.
+
+Only what is in ``status`` survives from one pass to the next, as for an operator that restarts each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from msgspec import structs
+
+from kohort.analysis.reading import Count, Reading
+from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
+from kohort.api.status import CohortStatus, Status
+from kohort.plan.outcome import (
+    Action,
+    EnsureDeployment,
+    Event,
+    Outcome,
+    RecordRevision,
+    RemoveDeployment,
+    RemoveRecord,
+)
+from kohort.plan.planner import Identity, plan
+from kohort.plan.revisions import revision_name
+from kohort.plan.world import Capacity, Gateways, Problem, World
+from kohort.route.table import ModelKey, RouteTable, route_table
+
+NAME = "burger"
+KEY = ModelKey("shop", NAME)
+START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+__all__ = ["Cohort", "Metric", "MetricName", "Step", "Until"]
+
+
+def model(version: int, **changes: object) -> Spec:
+    """A spec that asks for one version of the model."""
+    base = Spec(model=Model(uri=f"file:///models/{version}.onnx"))
+    return structs.replace(base, **changes)
+
+
+@dataclass
+class Pods:
+    """A Deployment: pods that are wanted, and how many of them are ready."""
+
+    wanted: int
+    ready: int = 0
+    problem: Problem | None = None
+
+
+@dataclass
+class Cluster:
+    """The world around the planner. Nothing happens in it by itself."""
+
+    spec: Spec
+    status: Status = field(default_factory=Status)
+    now: datetime = START
+    generation: int = 1
+    records: set[str] = field(default_factory=set)
+    pods: dict[str, Pods] = field(default_factory=dict)
+    gateways: dict[str, RouteTable | None] = field(default_factory=lambda: {"gateway-a": None})
+    counters: dict[str, dict[str, dict[str, Count]]] = field(default_factory=dict)
+    unread: dict[str, Reading] = field(default_factory=dict)
+    bad: set[str] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
+    checks: list[Callable[[Cluster, World, Outcome], None]] = field(default_factory=list)
+
+    @property
+    def desired(self) -> str:
+        """The revision that the spec asks for."""
+        return revision_name(NAME, self.spec)
+
+    def cohort(self, name: str = "everyone") -> CohortStatus:
+        """A cohort's status."""
+        return next(c for c in self.status.cohorts if c.name == name)
+
+    def edit(self, spec: Spec) -> None:
+        """Apply another spec."""
+        if spec != self.spec:
+            self.spec, self.generation = spec, self.generation + 1
+
+    def table(self) -> RouteTable | None:
+        """What the persisted status wants gateways to serve."""
+        return route_table(KEY, self.spec, self.status)
+
+    def world(self) -> World:
+        """What the operator sees now."""
+        table = self.table()
+        return World(
+            recorded=frozenset(self.records),
+            capacity={
+                name: Capacity(p.wanted, p.ready, max(p.wanted, p.ready), p.problem)
+                for name, p in self.pods.items()
+            },
+            gateways=Gateways(
+                ready=tuple(self.gateways),
+                behind=tuple(name for name, served in self.gateways.items() if served != table),
+            ),
+            readings=self.unread,
+        )
+
+    def decide(self, *, actions_done: int | None = None) -> Outcome:
+        """One pass: decide, persist, act; an operator killed midway does only some of its actions."""
+        world = self.world()
+        identity = Identity(KEY.namespace, NAME, "uid", self.generation)
+        outcome = plan(identity, self.spec, self.status, world, self.now)
+        for check in self.checks:
+            check(self, world, outcome)
+        self.status, self.unread = outcome.status, {}
+        self.events += outcome.events
+        for action in outcome.actions[:actions_done]:
+            self._act(action)
+        return outcome
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case RecordRevision(name, _):
+                self.records.add(name)
+            case EnsureDeployment(name, replicas):
+                pods = self.pods.setdefault(name, Pods(replicas))
+                pods.wanted, pods.ready = replicas, min(pods.ready, replicas)
+            case RemoveDeployment(name):
+                self.pods.pop(name, None)
+            case RemoveRecord(name):
+                self.records.discard(name)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock run."""
+        self.now += timedelta(seconds=seconds)
+
+    def start_pods(self) -> None:
+        """All pods become ready that can."""
+        for pods in self.pods.values():
+            if pods.problem is None:
+                pods.ready = pods.wanted
+
+    def update_gateways(self) -> None:
+        """Every gateway takes the routes that status wants."""
+        for name in self.gateways:
+            self.gateways[name] = self.table()
+
+    def serve(self, requests: int = 200) -> None:
+        """Clients of every cohort send requests through every gateway; bad revisions fail half."""
+        for gateway, table in self.gateways.items():
+            for route in table.cohorts if table else ():
+                canary = requests * route.weight // 100
+                arms = self.counters.setdefault(gateway, {}).setdefault(route.name, {})
+                for revision, new in ((route.canary, canary), (route.stable, requests - canary)):
+                    if new:
+                        old = arms.get(revision, Count(0, 0))
+                        failed = new // 2 if revision in self.bad else new // 100
+                        arms[revision] = Count(old.requests + new, old.failed + failed)
+
+    def read_counters(self, *, unreachable: tuple[str, ...] = ()) -> None:
+        """The operator's scraper brings a reading of every cohort."""
+        self.unread = {
+            cohort.name: Reading(
+                at=self.now.timestamp(),
+                sources={
+                    gateway: dict(cohorts.get(cohort.name, {}))
+                    for gateway, cohorts in self.counters.items()
+                    if gateway in self.gateways and gateway not in unreachable
+                },
+                errors=tuple(f"{gateway}: connection refused" for gateway in unreachable),
+            )
+            for cohort in self.spec.cohorts
+        }
+
+    def tick(self, seconds: float = 5) -> Outcome:
+        """Everything goes well for some seconds."""
+        self.pass_time(seconds)
+        self.start_pods()
+        self.update_gateways()
+        self.serve()
+        self.read_counters()
+        return self.decide()
+
+    def until(self, reached: Callable[[Cluster], bool], ticks: int = 600) -> None:
+        """Everything goes well until something is reached; fails if it never is."""
+        for _ in range(ticks):
+            if reached(self):
+                return
+            self.tick()
+        raise AssertionError(f"never reached; the cluster says: {self.status.message}")
+
+    def finished(self) -> bool:
+        """Whether every cohort is on the desired revision."""
+        return bool(self.status.cohorts) and all(
+            c.stable == self.desired and not c.canary for c in self.status.cohorts
+        )
+
+
+def serving(spec: Spec) -> Cluster:
+    """A cluster in which the spec's revision serves everybody."""
+    cluster = Cluster(spec)
+    cluster.until(Cluster.finished)
+    cluster.tick()
+    cluster.events.clear()
+    return cluster

@@ -1,0 +1,367 @@
+"""What must always hold, whatever happens in the middle of a rollout: random worlds drive the planner."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
+
+from kohort.analysis.timestamps import from_time
+from kohort.api.spec import Spec
+from kohort.api.status import CohortPhase, CohortStatus, Status, Verdict
+from kohort.plan.capacity import DRAIN, pods_for
+from kohort.plan.outcome import EnsureDeployment, Outcome, RecordRevision, RemoveDeployment
+from kohort.plan.planner import Identity, plan
+from kohort.plan.revisions import HISTORY_LIMIT
+from kohort.plan.world import Gateways, Problem, World
+from tests.unit.plan_simulation import KEY, NAME, Cluster, Cohort, Step, Until, model
+
+STEPS = st.sampled_from(
+    [
+        (Step(weight=100),),
+        (Step(weight=5, hold="10s"), Step(weight=50, hold="10s")),
+        (Step(weight=10), Step(weight=10, hold="5s"), Step(weight=100, hold="5s")),
+        (Step(weight=25, until=Until.NON_INFERIOR), Step(weight=60)),
+    ]
+)
+VERSIONS = st.integers(1, 4)
+
+
+@st.composite
+def cohort_lists(draw: st.DrawFn) -> tuple[Cohort, ...]:
+    """One to three cohorts; ``after`` names only earlier ones, so that every rollout can end."""
+    names = draw(st.sampled_from([("all",), ("a", "all"), ("b", "a", "all"), ("a", "rest")]))
+    cohorts: list[Cohort] = []
+    for name in names:
+        earlier = [c.name for c in cohorts]
+        after = draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else []
+        cohorts.append(Cohort(name=name, after=tuple(after), steps=draw(STEPS)))
+    return tuple(cohorts)
+
+
+SPECS = st.builds(
+    lambda version, replicas, cohorts: model(version, replicas=replicas, cohorts=cohorts),
+    VERSIONS,
+    st.integers(1, 5),
+    cohort_lists(),
+)
+
+
+def pairs(before: Status, after: Status) -> list[tuple[CohortStatus, CohortStatus]]:
+    """Cohorts that were there before, as they were and as they are."""
+    known = {c.name: c for c in before.cohorts}
+    return [(known[c.name], c) for c in after.cohorts if c.name in known]
+
+
+def capacity_comes_before_weight(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        if new.weight > old.weight:
+            ready = world.capacity[new.canary].ready
+            assert ready >= pods_for(cluster.spec.replicas, new.weight)
+
+
+def a_first_revision_serves_only_when_all_its_pods_are_ready(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    if any(c.stable for c in cluster.status.cohorts):
+        return
+    for cohort in outcome.status.cohorts:
+        if cohort.stable:
+            assert world.capacity[cohort.stable].ready >= cluster.spec.replicas
+
+
+def weight_rises_only_to_the_next_step_and_only_from_routes_in_effect(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    steps = {c.name: c.steps for c in cluster.spec.cohorts}
+    for old, new in pairs(cluster.status, outcome.status):
+        if new.weight > old.weight:
+            assert world.gateways.in_effect
+            assert old.canary == new.canary
+            plain = steps[new.name]
+            expected = plain[new.step].weight if new.step < len(plain) else 100
+            assert new.weight == expected
+
+
+def a_step_with_a_gate_is_left_only_with_its_evidence(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        steps = next(c.steps for c in cluster.spec.cohorts if c.name == new.name)
+        moved = new.canary == old.canary and new.canary and new.step > old.step
+        if not moved:
+            continue
+        for step in steps[old.step : new.step]:
+            if step.until is not None:
+                assert all(e.verdict is Verdict.PASS for e in new.evidence)
+            elif step.hold is not None and step.weight < 100:
+                assert all(e.verdict is not Verdict.METRICS_ERROR for e in new.evidence)
+                assert all(e.canary.requests and e.stable.requests for e in new.evidence)
+
+
+def only_a_failure_sends_a_cohort_back(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        fresh = [d for d in new.decisions if d not in old.decisions]
+        if any(d.action == "RolledBack" for d in fresh):
+            failed = any(e.verdict is Verdict.FAIL for e in new.evidence)
+            assert failed or old.canary != outcome.status.desired
+
+
+def harm_takes_clients_off_in_the_same_pass(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    for cohort in outcome.status.cohorts:
+        if cohort.canary:
+            assert all(e.verdict is not Verdict.FAIL for e in cohort.evidence)
+
+
+def a_pause_holds_every_cohort(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    if not cluster.spec.paused:
+        return
+    for old, new in pairs(cluster.status, outcome.status):
+        assert new.weight in (0, old.weight)
+        assert new.canary in ("", old.canary)
+        assert new.stable == old.stable or not old.stable
+
+
+def promotion_changes_no_pods(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        if old.stable and new.stable != old.stable:
+            assert (old.canary, old.weight) == (new.stable, 100)
+            wanted = world.capacity[new.stable].wanted
+            assert (
+                EnsureDeployment(new.stable, max(wanted, cluster.spec.replicas)) in outcome.actions
+            )
+
+
+def what_was_rejected_is_not_tried_again(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        if old.rejected and old.rejected == outcome.status.desired:
+            assert new.canary == ""
+            assert new.stable == old.stable
+
+
+def stable_revisions_keep_all_their_pods(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    for cohort in outcome.status.cohorts:
+        if cohort.stable in world.recorded:
+            assert EnsureDeployment(cohort.stable, cluster.spec.replicas) in outcome.actions
+
+
+def canaries_have_the_pods_that_any_gateway_still_needs(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    replicas = {a.revision: a.replicas for a in outcome.actions if isinstance(a, EnsureDeployment)}
+    for table in cluster.gateways.values():
+        for route in table.cohorts if table else ():
+            if route.canary in replicas and route.weight:
+                needed = pods_for(cluster.spec.replicas, route.weight)
+                assert replicas[route.canary] >= needed
+
+
+def routes_leave_before_pods_go(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    removed = {a.revision for a in outcome.actions if isinstance(a, RemoveDeployment)}
+    for cohort in (*cluster.status.cohorts, *outcome.status.cohorts):
+        assert not removed & {cohort.stable, cohort.canary}
+    for table in cluster.gateways.values():
+        assert not removed & set(table.revisions if table else ())
+    for name in removed:
+        unused = next(r.unused_since for r in cluster.status.revisions if r.name == name)
+        assert unused is not None
+        assert from_time(unused) + DRAIN <= cluster.now
+
+
+def a_canary_is_on_record_before_it_is_named(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        if new.canary != old.canary and new.canary:
+            assert new.canary in world.recorded
+            assert RecordRevision(new.canary, 0) not in outcome.actions
+
+
+def deciding_again_decides_nothing_more(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    table = cluster.table()
+    cluster_after = structs.replace(outcome.status)
+    former, cluster.status = cluster.status, cluster_after
+    changed = cluster.table() != table
+    cluster.status = former
+    gateways = world.gateways
+    if changed:
+        gateways = Gateways(gateways.ready, behind=gateways.ready)
+    later = World(world.recorded, world.capacity, gateways, world.readings)
+    identity = Identity(KEY.namespace, NAME, "uid", cluster.generation)
+    again = plan(identity, cluster.spec, outcome.status, later, cluster.now)
+    assert again.status == outcome.status
+    assert again.actions == outcome.actions
+    assert again.events == ()
+
+
+def status_stays_small(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    status = outcome.status
+    used = {c.stable for c in status.cohorts} | {c.canary for c in status.cohorts}
+    assert len(status.revisions) <= HISTORY_LIMIT + len(used | world.recorded | set(world.capacity))
+    assert all(len(c.decisions) <= 10 and len(c.message) <= 1024 for c in status.cohorts)
+
+
+def ready_means_that_all_is_as_asked_for(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    conditions = {c.type: c for c in outcome.status.conditions}
+    arrived = all(
+        c.stable == outcome.status.desired and not c.canary for c in outcome.status.cohorts
+    )
+    if conditions["Ready"].status == "True":
+        assert arrived
+        assert "Reconciling" not in conditions
+        assert "Stalled" not in conditions
+    assert all(c.observed_generation == cluster.generation for c in conditions.values())
+
+
+INVARIANTS = (
+    capacity_comes_before_weight,
+    a_first_revision_serves_only_when_all_its_pods_are_ready,
+    weight_rises_only_to_the_next_step_and_only_from_routes_in_effect,
+    a_step_with_a_gate_is_left_only_with_its_evidence,
+    only_a_failure_sends_a_cohort_back,
+    harm_takes_clients_off_in_the_same_pass,
+    a_pause_holds_every_cohort,
+    promotion_changes_no_pods,
+    what_was_rejected_is_not_tried_again,
+    stable_revisions_keep_all_their_pods,
+    canaries_have_the_pods_that_any_gateway_still_needs,
+    routes_leave_before_pods_go,
+    a_canary_is_on_record_before_it_is_named,
+    deciding_again_decides_nothing_more,
+    status_stays_small,
+    ready_means_that_all_is_as_asked_for,
+)
+
+
+class AnyRollout(RuleBasedStateMachine):
+    """Edits, pauses, slow and dying pods, slow gateways, lost counters and killed operators, in any order."""
+
+    @initialize(spec=SPECS)
+    def begin(self, spec: Spec) -> None:
+        self.cluster = Cluster(spec, checks=list(INVARIANTS))
+
+    @rule()
+    def the_operator_decides(self) -> None:
+        self.cluster.decide()
+
+    @rule(done=st.integers(0, 2))
+    def the_operator_dies_between_its_actions(self, done: int) -> None:
+        self.cluster.decide(actions_done=done)
+
+    @rule(seconds=st.sampled_from([0.001, 1, 5, 10, 700]))
+    def time_passes(self, seconds: float) -> None:
+        self.cluster.pass_time(seconds)
+
+    @rule(times=st.integers(1, 8))
+    def all_goes_well_for_a_while(self, times: int) -> None:
+        for _ in range(times):
+            self.cluster.tick()
+
+    @rule(spec=SPECS)
+    def somebody_applies_another_spec(self, spec: Spec) -> None:
+        self.cluster.edit(structs.replace(spec, paused=self.cluster.spec.paused))
+
+    @rule(version=VERSIONS)
+    def somebody_applies_another_model(self, version: int) -> None:
+        self.cluster.edit(structs.replace(self.cluster.spec, model=model(version).model))
+
+    @rule(replicas=st.integers(1, 5))
+    def somebody_scales(self, replicas: int) -> None:
+        self.cluster.edit(structs.replace(self.cluster.spec, replicas=replicas))
+
+    @rule()
+    def somebody_pauses_or_resumes(self) -> None:
+        self.cluster.edit(structs.replace(self.cluster.spec, paused=not self.cluster.spec.paused))
+
+    @rule()
+    def the_wanted_revision_is_bad(self) -> None:
+        self.cluster.bad.add(self.cluster.desired)
+
+    @rule()
+    def all_pods_that_can_become_ready(self) -> None:
+        self.cluster.start_pods()
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(data=st.data())
+    def a_pod_becomes_ready(self, data: st.DataObject) -> None:
+        pods = self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]
+        pods.ready = min(pods.wanted, pods.ready + 1)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(data=st.data(), sick=st.booleans())
+    def pods_die(self, data: st.DataObject, sick: bool) -> None:
+        pods = self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]
+        pods.ready = 0
+        pods.problem = Problem("CrashLoopBackOff", "it exits: read its log") if sick else None
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(data=st.data())
+    def somebody_deletes_a_deployment(self, data: st.DataObject) -> None:
+        del self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]
+
+    @rule(name=st.sampled_from(["gateway-a", "gateway-b"]))
+    def a_gateway_takes_the_routes(self, name: str) -> None:
+        if name in self.cluster.gateways:
+            self.cluster.gateways[name] = self.cluster.table()
+
+    @rule(name=st.sampled_from(["gateway-a", "gateway-b"]))
+    def a_gateway_comes_or_goes(self, name: str) -> None:
+        if self.cluster.gateways.pop(name, self) is self:
+            self.cluster.gateways[name] = None
+            self.cluster.counters.pop(name, None)
+
+    @rule(requests=st.sampled_from([1, 40, 400]))
+    def clients_send_requests(self, requests: int) -> None:
+        self.cluster.serve(requests)
+
+    @rule(unreachable=st.sampled_from([(), ("gateway-a",)]))
+    def counters_are_read(self, unreachable: tuple[str, ...]) -> None:
+        self.cluster.read_counters(unreachable=unreachable)
+
+    @invariant()
+    def a_cohort_has_clients_on_a_canary_only_beside_a_stable_revision(self) -> None:
+        for cohort in self.cluster.status.cohorts if hasattr(self, "cluster") else ():
+            assert bool(cohort.canary) >= bool(cohort.weight)
+            assert bool(cohort.stable) >= bool(cohort.canary)
+
+    def teardown(self) -> None:
+        """When events stop, every cohort arrives or is back, and what nobody uses is gone."""
+        if not hasattr(self, "cluster"):
+            return
+        cluster = self.cluster
+        cluster.edit(structs.replace(cluster.spec, paused=False))
+        for pods in cluster.pods.values():
+            pods.problem = None
+        cluster.gateways.setdefault("gateway-a", None)
+        for _ in range(120):
+            cluster.tick()
+        for cohort in cluster.status.cohorts:
+            assert cohort.phase in (
+                CohortPhase.STABLE,
+                CohortPhase.ROLLED_BACK,
+                CohortPhase.WAITING,
+            ), cohort.message
+            if cohort.phase is CohortPhase.WAITING:
+                assert any(c.rejected == cluster.desired for c in cluster.status.cohorts)
+        used = {c.stable for c in cluster.status.cohorts}
+        assert set(cluster.pods) == used
+        settled = cluster.status
+        cluster.now += timedelta(days=1)
+        outcome = cluster.decide()
+        assert outcome.status == settled
+        assert outcome.wake_after is None
+        assert all(isinstance(a, EnsureDeployment) for a in outcome.actions)
+
+
+AnyRollout.TestCase.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestAnyRollout = AnyRollout.TestCase
