@@ -56,7 +56,7 @@ def element_kind(element: type[Any]) -> ElementKind:
 
 STRINGS = element_kind(str)
 KINDS = {
-    "?": element_kind(bool),
+    "b": element_kind(bool),
     "f": element_kind(float),
     "i": (integers := element_kind(int)),
     "u": integers,

@@ -12,7 +12,7 @@ from kohort_server.errors import RequestError
 LENGTH_PREFIX = 4  # bytes before every BYTES element: its length, little-endian
 
 
-class TensorParameters(msgspec.Struct):
+class TensorParameters(msgspec.Struct, omit_defaults=True):
     """What may be said about one input or requested output."""
 
     binary_data_size: int | None = None

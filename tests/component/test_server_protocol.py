@@ -1,0 +1,236 @@
+"""The Open Inference Protocol against a real server process and real ONNX models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from prometheus_client.parser import text_string_to_metric_families
+from skl2onnx import to_onnx
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from tests.component.server_process import (
+    FEATURES,
+    ServerProcess,
+    encode,
+    json_tensor,
+    linear_model,
+    save,
+    serving,
+    value,
+)
+
+INFER = "/v2/models/m/infer"
+
+
+def rows(count: int, seed: int = 0) -> np.ndarray:
+    """Random inputs."""
+    return np.random.default_rng(seed).standard_normal((count, FEATURES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return linear_model(tmp_path_factory.mktemp("model") / "model.onnx", "batch")
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[ServerProcess]:
+    with serving(model) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bare(model: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/m/ready", {"name": "m", "ready": True}),
+        ("/v2/models/m/versions/r1/ready", {"name": "m", "ready": True}),
+        ("/v2/models/m/versions/1/ready?verbose", {"name": "m", "ready": True}),
+        (
+            "/v2/models/m",
+            {
+                "name": "m",
+                "versions": ["r1"],
+                "platform": "onnxruntime_onnx",
+                "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}],
+                "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}],
+            },
+        ),
+    ],
+)
+def test_health_and_metadata_are_as_the_protocol_says(
+    server: ServerProcess, path: str, body: object
+) -> None:
+    answer = server.call("GET", path)
+    assert (answer.status, answer.json) == (200, body)
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_the_server_tells_its_extensions(server: ServerProcess) -> None:
+    assert server.call("GET", "/v2").json["extensions"] == ["binary_tensor_data"]
+
+
+@pytest.mark.parametrize("count", [1, 16, 100])
+def test_json_is_answered_with_what_the_bare_model_says(
+    server: ServerProcess, bare: onnxruntime.InferenceSession, count: int
+) -> None:
+    answer = server.infer(rows(count))
+    output = answer.json["outputs"][0]
+    assert answer.status == 200
+    assert (output["name"], output["datatype"], output["shape"]) == ("y", "FP32", [count, 10])
+    wanted = bare.run(None, {"x": rows(count)})[0]
+    np.testing.assert_allclose(np.reshape(output["data"], (count, 10)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 16, 3000])
+def test_binary_is_answered_in_binary(
+    server: ServerProcess, bare: onnxruntime.InferenceSession, count: int
+) -> None:
+    sent = rows(count)
+    tensor = {"name": "x", "shape": list(sent.shape), "datatype": "FP32"}
+    tensor["parameters"] = {"binary_data_size": sent.nbytes}
+    header = encode({"id": "seven", "inputs": [tensor], "parameters": {"binary_data_output": True}})
+    length = {"Inference-Header-Content-Length": str(len(header))}
+    answer = server.call("POST", INFER, header + sent.tobytes(), length)
+    told = answer.json
+    assert (answer.status, told["id"], told["model_version"]) == (200, "seven", "r1")
+    assert told["outputs"][0]["parameters"] == {"binary_data_size": count * 40}
+    got = answer.body[int(answer.headers["inference-header-content-length"]) :]
+    wanted = bare.run(None, {"x": sent})[0]
+    np.testing.assert_allclose(np.frombuffer(got, np.float32).reshape(-1, 10), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "told"),
+    [
+        ("GET", "/nothing", None, 404, "/nothing does not exist"),
+        ("GET", "/v2/models/other", None, 404, 'serves the model "m"'),
+        ("POST", "/v2/models/other/infer", b"{}", 404, 'serves the model "m"'),
+        ("POST", "/v2/models/m/versions/7/infer", b"{}", 404, 'the version "r1"'),
+        ("GET", INFER, None, 405, "use POST"),
+        ("POST", INFER, b"", 400, "not valid"),
+        ("POST", INFER, b"{]", 400, "not valid"),
+        ("POST", INFER, b'{"inputs":[]}', 400, 'input "x" is missing'),
+    ],
+)
+def test_an_error_is_always_json_with_an_error_in_it(
+    server: ServerProcess, method: str, path: str, body: bytes | None, status: int, told: str
+) -> None:
+    answer = server.call(method, path, body)
+    assert answer.status == status
+    assert list(answer.json) == ["error"]
+    assert told in answer.json["error"]
+
+
+def test_a_wrong_header_length_is_refused(server: ServerProcess) -> None:
+    for length in ("x", "-1", "99999"):
+        headers = {"Inference-Header-Content-Length": length}
+        assert server.call("POST", INFER, b"{}", headers).status == 400
+
+
+def test_a_model_exported_for_one_row_serves_one_and_refuses_sixteen(tmp_path: Path) -> None:
+    with serving(linear_model(tmp_path / "model.onnx", 1)) as server:
+        assert server.infer(rows(1)).status == 200
+        refused = server.infer(rows(16))
+        assert refused.status == 400
+        assert refused.json == {"error": 'input "x": shape [1, 64] wanted, got [16, 64]'}
+        assert server.infer(rows(1)).status == 200
+
+
+def test_a_classifier_from_scikit_learn_answers_labels_and_probabilities(tmp_path: Path) -> None:
+    images, labels = load_digits(return_X_y=True)
+    images = images.astype(np.float32) / 16
+    classifier = LogisticRegression(max_iter=200).fit(images, labels)
+    converted = to_onnx(classifier, images[:1], options={"zipmap": False})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(converted.SerializeToString())
+    with serving(path) as server:
+        answer = server.infer(images[:50], name="X")
+    label, probabilities = answer.json["outputs"]
+    assert label["data"] == classifier.predict(images[:50]).tolist()
+    assert label["datatype"] == "INT64"
+    assert probabilities["shape"] == [50, 10]
+
+
+def test_strings_and_booleans_go_through_a_real_model(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Identity", ["text"], ["same"]),
+            helper.make_node("Not", ["flag"], ["flipped"]),
+        ],
+        [value("text", TensorProto.STRING, ["n"]), value("flag", TensorProto.BOOL, ["n"])],
+        [value("same", TensorProto.STRING, ["n"]), value("flipped", TensorProto.BOOL, ["n"])],
+    )
+    inputs = [
+        {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["añ", ""]},
+        json_tensor("flag", np.array([True, False])),
+    ]
+    with serving(path) as server:
+        plain = server.call("POST", INFER, encode({"inputs": inputs}))
+        wanted = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+        binary = server.call("POST", INFER, encode(wanted))
+    assert [output["data"] for output in plain.json["outputs"]] == [["añ", ""], [False, True]]
+    tail = binary.body[int(binary.headers["inference-header-content-length"]) :]
+    assert tail == b"\x03\0\0\0" + "añ".encode() + b"\0\0\0\0" + b"\x00\x01"
+
+
+async def test_requests_in_a_crowd_get_the_answers_they_would_get_alone(
+    server: ServerProcess, bare: onnxruntime.InferenceSession
+) -> None:
+    async def one(session: aiohttp.ClientSession, seed: int) -> None:
+        sent = rows(1 + seed % 5, seed)
+        body = encode({"id": str(seed), "inputs": [json_tensor("x", sent)]})
+        headers = {"x-kohort-cohort": f"c{seed % 2}"}
+        url = f"http://127.0.0.1:{server.port}{INFER}"
+        async with session.post(url, data=body, headers=headers) as response:
+            told = await response.json()
+        wanted = bare.run(None, {"x": sent})[0]
+        assert told["id"] == str(seed)
+        got = np.reshape(told["outputs"][0]["data"], (-1, 10))
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(one(session, seed) for seed in range(300)))
+    metrics = server.call("GET", "/metrics").body.decode()
+    samples = {
+        (sample.name, sample.labels.get("cohort"), sample.labels.get("code")): sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.labels.get("revision") == "r1"
+    }
+    assert samples["kohort_server_requests_total", "c0", "200"] == 150
+    assert samples["kohort_server_request_duration_seconds_count", "c1", "200"] == 150
+    assert samples["kohort_server_queue_rows", None, None] == 0
+    batches = samples["kohort_server_batch_rows_count", None, None]
+    assert batches < samples["kohort_server_batch_rows_sum", None, None]
+
+
+def test_no_metric_is_lost_when_cohorts_are_made_up(server: ServerProcess) -> None:
+    body = json.dumps({"inputs": []}).encode()
+    for number in range(250):
+        server.call("POST", INFER, body, {"x-kohort-cohort": f"made-up-{number}"})
+    metrics = server.call("GET", "/metrics").body.decode()
+    totals = [
+        sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == "kohort_server_requests_total"
+        and sample.labels["cohort"].startswith(("made-up", "other"))
+    ]
+    assert sum(totals) == 250
+    assert len(totals) <= 201
