@@ -16,7 +16,7 @@ from kohort.contract import API_VERSION, FIELD_MANAGER, GROUP, KIND, PLURAL
 from kohort.kube import APPLY, ApiError, Kube
 
 NOT_FOUND, CONFLICT = 404, 409
-TEMPLATES_KEPT = 256
+TEMPLATES_KEPT = 64
 
 
 @dataclass(frozen=True)

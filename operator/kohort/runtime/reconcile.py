@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from kohort.observe.store import Store
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
+    Outcome,
     RecordRevision,
     RemoveDeployment,
     RemoveRecord,
@@ -34,6 +36,7 @@ from kohort.plan.revisions import revision_data
 from kohort.plan.world import Capacity, Gateways, Problem, World
 from kohort.route.table import ModelKey
 from kohort.runtime.fleet import Fleet
+from kohort.runtime.lag import LAG_SECONDS, may_lag
 from kohort.runtime.models import Model, Models, parse_model
 from kohort.runtime.routes import Publisher
 
@@ -111,6 +114,7 @@ class Reconciler:
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
+        self._unwritten: dict[ModelKey, float] = {}  # since when a status may lag
 
     def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
         """Keeps the newest counters of a model's cohorts for its next pass."""
@@ -127,6 +131,7 @@ class Reconciler:
         if model is None or model.deleting:
             self._fleet.forget(key)
             self._refused.pop(key, None)
+            self._unwritten.pop(key, None)
             return
         now = datetime.now(UTC)
         if model.spec is None:
@@ -141,15 +146,31 @@ class Reconciler:
             readings=readings,
         )
         outcome = plan(identity, model.spec, model.status, world, now)
-        await self._persist(model, outcome.status)
-        for event in outcome.events:
-            self._recorder.record(model.owner, event)
+        lag = self._lag(model, outcome)
+        if lag:
+            # The same difference, and its events, come again with the next pass.
+            self._wake(key, lag)
+        else:
+            await self._persist(model, outcome.status)
+            for event in outcome.events:
+                self._recorder.record(model.owner, event)
         for action in outcome.actions:
             await self._act(model, action)
         if outcome.wake_after is not None:
             self._wake(key, outcome.wake_after)
         if gateways.behind:
             self._wake(key, self._fleet.patience(key))
+
+    def _lag(self, model: Model, outcome: Outcome) -> float:
+        """Seconds that the write of this status may still wait; 0: write now, or nothing to write."""
+        if outcome.status == model.status:
+            self._unwritten.pop(model.key, None)
+            return 0.0
+        if not may_lag(model.status, outcome):
+            return 0.0
+        clock = asyncio.get_running_loop().time
+        since = self._unwritten.setdefault(model.key, clock())
+        return max(0.0, since + LAG_SECONDS - clock())
 
     async def _gateways(self, model: Model) -> Gateways:
         if awaits_gateways(model.status):
@@ -161,6 +182,7 @@ class Reconciler:
         """Writes a status that differs; routes follow as soon as it is written."""
         if status == model.status:
             return
+        self._unwritten.pop(model.key, None)
         answer = await self._writer.write_status(model.owner, model.version, status)
         self._models.put_answer(parse_model(msgspec.json.decode(answer)))
 

@@ -1,0 +1,113 @@
+"""What Kohort makes for a revision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kohort.act.manifests import (
+    Owner,
+    deployment,
+    deployment_hash,
+    pod_template,
+    record,
+    template_of,
+)
+from kohort.api.spec import Spec
+from kohort.contract import LABEL_MODEL, LABEL_REVISION
+
+OWNER = Owner("shop", "burger", "uid-1")
+
+
+def spec(**fields: Any) -> Spec:
+    return msgspec.convert({"model": {"uri": "file:///m.onnx"}, **fields}, Spec)
+
+
+def server(template: dict[str, Any]) -> dict[str, Any]:
+    (found,) = (c for c in template["spec"]["containers"] if c["name"] == "server")
+    return dict(found)
+
+
+def test_the_server_is_told_what_to_serve_and_where_to_listen() -> None:
+    digest = "sha256:" + "0" * 64
+    template = pod_template(
+        OWNER, "burger-1", spec(model={"uri": "https://h/m.onnx", "digest": digest}), "image:1"
+    )
+    args = server(template)["args"]
+    assert args[:2] == ["serve", "https://h/m.onnx"]
+    assert f"--digest={digest}" in args
+    assert "--revision=burger-1" in args
+    assert "--host=$(POD_IP)" in args
+
+
+def test_a_model_without_a_digest_is_not_given_one() -> None:
+    args = server(pod_template(OWNER, "burger-1", spec(), "image:1"))["args"]
+    assert not any(arg.startswith("--digest") for arg in args)
+
+
+def test_pods_are_allowed_in_a_restricted_namespace() -> None:
+    template = pod_template(OWNER, "burger-1", spec(), "image:1")
+    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert template["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    context = server(template)["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_gpus_are_asked_for_with_their_product_and_their_taint_tolerated() -> None:
+    gpu = {"count": 2, "products": ["NVIDIA-L4", "NVIDIA-A10"]}
+    template = pod_template(OWNER, "burger-1", spec(gpu=gpu), "image:1")
+    assert server(template)["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    required = template["spec"]["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    (term,) = required["nodeSelectorTerms"]
+    (expression,) = term["matchExpressions"]
+    assert expression["values"] == ["NVIDIA-L4", "NVIDIA-A10"]
+    assert template["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_the_overlay_wins_but_never_over_the_labels_that_select_pods() -> None:
+    overlay = {
+        "metadata": {"labels": {LABEL_REVISION: "other", "team": "fries"}},
+        "spec": {"containers": [{"name": "server", "image": "mine"}]},
+    }
+    template = pod_template(OWNER, "burger-1", spec(template=overlay), "image:1")
+    labels = template["metadata"]["labels"]
+    assert labels[LABEL_REVISION] == "burger-1"
+    assert labels["team"] == "fries"
+    assert server(template)["image"] == "mine"
+    selector = deployment(OWNER, "burger-1", 1, template)["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= labels.items()
+    assert selector == {LABEL_MODEL: "burger", LABEL_REVISION: "burger-1"}
+
+
+def test_a_deployment_comes_from_its_record_whatever_the_operator_would_make_today() -> None:
+    recorded = record(OWNER, "burger-1", 1, spec(), {"model": {}}, "image:1")
+    manifest = deployment(OWNER, "burger-1", 2, template_of(recorded["data"]))
+    assert server(manifest["spec"]["template"])["image"] == "image:1"
+    assert recorded["data"]["image"] == "image:1"
+
+
+def test_a_rollout_of_pods_never_has_fewer_than_wanted() -> None:
+    strategy = deployment(OWNER, "burger-1", 4, {})["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "25%"}
+
+
+def test_everything_goes_with_the_model_that_it_belongs_to() -> None:
+    for manifest in (
+        deployment(OWNER, "burger-1", 1, {}),
+        record(OWNER, "burger-1", 1, spec(), {}, "image:1"),
+    ):
+        (owner,) = manifest["metadata"]["ownerReferences"]
+        assert owner["uid"] == "uid-1"
+        assert owner["controller"] is True
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_the_hash_of_a_deployment_changes_with_its_size_alone(one: int, other: int) -> None:
+    same = deployment_hash(OWNER, "burger-1", one) == deployment_hash(OWNER, "burger-1", other)
+    assert same == (one == other)

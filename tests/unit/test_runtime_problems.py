@@ -1,0 +1,132 @@
+"""Why pods do not become ready, told so that somebody can act on it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from kohort.contract import Failure, FailureReason
+from kohort.observe.capacity import capacity, endpoints
+from kohort.observe.objects import Deployment, Pod, parse_pod
+from kohort.plan.world import Problem
+from kohort.route.table import Endpoint
+
+
+def pod(
+    *,
+    conditions: list[dict[str, str]] | None = None,
+    state: dict[str, object] | None = None,
+    last_state: dict[str, object] | None = None,
+    init: bool = False,
+    metadata: dict[str, object] | None = None,
+) -> Pod:
+    """A pod as the API server would tell of it."""
+    container = {
+        "name": "server",
+        "image": "kohort/server:1",
+        "restartCount": 1 if last_state else 0,
+        "state": state or {},
+        "lastState": last_state or {},
+    }
+    return parse_pod(
+        msgspec.json.encode(
+            {
+                "metadata": {
+                    "name": "burger-1-abc",
+                    "namespace": "shop",
+                    "uid": "u",
+                    "resourceVersion": "7",
+                    "labels": {"kohort.dev/model": "burger", "kohort.dev/revision": "burger-1"},
+                    **(metadata or {}),
+                },
+                "status": {
+                    "podIP": "127.64.0.9",
+                    "conditions": conditions or [],
+                    "initContainerStatuses" if init else "containerStatuses": [container],
+                },
+            }
+        )
+    )
+
+
+def ended(code: int = 1, message: str = "", reason: str = "Error") -> dict[str, object]:
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+
+
+def reason(found: Pod) -> str:
+    return found.problem.reason if found.problem else ""
+
+
+READY = [{"type": "Ready", "status": "True"}]
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+
+
+def test_a_pod_that_simply_starts_has_no_problem() -> None:
+    assert pod(state={"running": {}}).problem is None
+
+
+def test_what_the_server_said_before_it_exited_is_the_reason() -> None:
+    failure = Failure(FailureReason.DIGEST_MISMATCH, "wanted sha256:a, got sha256:b; check digest")
+    output = f"loading\n{failure.line()}"
+    for found in (pod(state=ended(message=output)), pod(last_state=ended(message=output))):
+        assert found.problem == Problem("DigestMismatch", failure.message)
+
+
+@pytest.mark.parametrize("waiting", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_pulled_is_one_reason_and_names_the_image(waiting: str) -> None:
+    found = pod(state={"waiting": {"reason": waiting, "message": "no"}})
+    assert reason(found) == "ImagePullFailed"
+    assert found.problem is not None
+    assert "kohort/server:1" in found.problem.message
+
+
+def test_a_crash_tells_its_exit_code_and_how_to_read_more() -> None:
+    found = pod(
+        state={"waiting": {"reason": "CrashLoopBackOff"}},
+        last_state=ended(code=3, message="Traceback: boom"),
+    )
+    assert found.problem is not None
+    assert found.problem.reason == "CrashLoop"
+    assert "code 3" in found.problem.message
+    assert "boom" in found.problem.message
+    assert "kubectl logs burger-1-abc -c server --previous" in found.problem.message
+
+
+def test_an_init_container_that_crashes_is_told_as_well() -> None:
+    assert reason(pod(state=ended(code=3), init=True)) == "CrashLoop"
+
+
+def test_memory_that_ran_out_says_which_limit_to_raise() -> None:
+    assert reason(pod(last_state=ended(code=137, reason="OOMKilled"))) == "OutOfMemory"
+
+
+def test_a_missing_gpu_is_told_apart_from_a_full_cluster() -> None:
+    gpu = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
+    full = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    assert reason(pod(conditions=[gpu])) == "WaitingForGPU"
+    assert reason(pod(conditions=[full])) == "Unschedulable"
+
+
+def test_a_ready_pod_has_no_problem_whatever_happened_before() -> None:
+    found = pod(conditions=READY, last_state=ended(code=3))
+    assert found.ready
+    assert found.problem is None
+
+
+def test_a_pod_that_is_being_deleted_is_neither_ready_capacity_nor_an_endpoint() -> None:
+    ready = pod(conditions=READY)
+    leaving = pod(
+        conditions=READY, metadata={"name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    )
+    deployment = Deployment("shop", "burger-1", "u", "burger", 2, "", False, None, 1)
+    (found,) = capacity({"burger-1": deployment}, [ready, leaving]).values()
+    assert (found.wanted, found.ready, found.pods) == (2, 1, 2)
+    assert endpoints([ready, leaving], ["burger-1", "burger-2"]) == {
+        "burger-1": (Endpoint("127.64.0.9", 8080),),
+        "burger-2": (),
+    }
+
+
+def test_a_deployment_on_its_way_out_is_no_capacity() -> None:
+    deployment = Deployment("shop", "burger-1", "u", "burger", 2, "", True, None, 1)
+    assert capacity({"burger-1": deployment}, []) == {}
