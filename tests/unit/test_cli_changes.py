@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
 from kohort.cli.changes import changes
-from kohort.cli.view import ModelView, model_view
+from kohort.cli.cluster import ClusterError
+from kohort.cli.view import ModelView, Resource, model_view
 from kohort.cli.watching import Scene, news, page, scenes, trouble
 from tests.unit.cli_samples import NOW, RESOURCES, pod, printed, view_of
 
@@ -115,5 +117,24 @@ def test_a_watch_that_fails_leaves_what_was_seen_and_tells_the_problem() -> None
 
 
 def test_a_scene_waits_until_every_watch_has_told_something() -> None:
-    told = scenes({"models": lambda: [[RESOURCES["diverged"]]], "pods": lambda: [[]]})
-    assert next(told).resources == {"models": [RESOURCES["diverged"]], "pods": []}
+    with contextlib.closing(
+        scenes({"models": lambda: [[RESOURCES["diverged"]]], "pods": lambda: [[]]})
+    ) as told:
+        assert next(told).resources == {"models": [RESOURCES["diverged"]], "pods": []}
+
+
+def test_a_watch_that_fails_is_tried_again() -> None:
+    answers = iter([ClusterError("no answer"), [[RESOURCES["diverged"]]]])
+
+    def watched() -> list[list[Resource]]:
+        match next(answers, []):
+            case ClusterError() as error:
+                raise error
+            case answer:
+                return answer
+
+    with contextlib.closing(scenes({"models": watched})) as told:
+        first = next(told)
+        assert (first.resources, first.problems) == ({}, {"models": "no answer"})
+        second = next(scene for scene in told if not scene.problems)
+        assert second.resources == {"models": [RESOURCES["diverged"]]}
