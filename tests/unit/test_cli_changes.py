@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from kohort.cli.changes import changes
@@ -124,14 +125,13 @@ def test_a_scene_waits_until_every_watch_has_told_something() -> None:
 
 
 def test_a_watch_that_fails_is_tried_again() -> None:
-    answers = iter([ClusterError("no answer"), [[RESOURCES["diverged"]]]])
+    answers: Iterator[str | list[Resource]] = iter(["no answer", [RESOURCES["diverged"]]])
 
     def watched() -> list[list[Resource]]:
-        match next(answers, []):
-            case ClusterError() as error:
-                raise error
-            case answer:
-                return answer
+        answer = next(answers, [])
+        if isinstance(answer, str):
+            raise ClusterError(answer)
+        return [answer]
 
     with contextlib.closing(scenes({"models": watched})) as told:
         first = next(told)

@@ -123,7 +123,7 @@ def _get(options: argparse.Namespace) -> int:
     if options.output:
         _print_resources(resources, bool(options.name), options.output)
     elif options.watch:
-        return follow(cluster, options.name, everywhere, console)
+        follow(cluster, options.name, everywhere, console)
     elif options.name:
         pods = _pods(cluster, options.name)
         console.print(tree(model_view(resources[0], pods, _now())))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,17 +21,27 @@ from kohort.cli.view import ModelView, Resource, model_view
 from kohort.cli.words import clock, stopped
 
 TICK_SECONDS = 1.0  # ages go on even if nothing happens
+SHORTEST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 4.0
 
 Watched = Callable[[], Iterable[list[Resource]]]
+Told: TypeAlias = "queue.SimpleQueue[tuple[str, list[Resource] | str]]"
+"""What watches say: their name, and all they see now or the problem they have."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
     """The last that each watch has told; ``problems`` are those of the watches that fail just now."""
 
     resources: Mapping[str, list[Resource]] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, name: str, told: list[Resource] | str) -> Scene:
+        """The scene once a watch has told what it sees, or its problem."""
+        problems = {n: problem for n, problem in self.problems.items() if n != name}
+        if isinstance(told, str):
+            return Scene(self.resources, {**problems, name: told})
+        return Scene({**self.resources, name: told}, problems)
 
     @property
     def empty(self) -> bool:
@@ -43,54 +55,52 @@ class Scene:
         return sorted(views, key=lambda view: (view.namespace, view.name))
 
 
-def scenes(watches: Mapping[str, Watched]) -> Iterator[Scene]:
+def scenes(watches: Mapping[str, Watched]) -> Generator[Scene, None, None]:
     """A scene after every change and at every tick, without end, once every watch has told something."""
-    told: queue.SimpleQueue[tuple[str, list[Resource] | str]] = queue.SimpleQueue()
+    told: Told = queue.SimpleQueue()
+    over = threading.Event()
     for name, watched in watches.items():
-        threading.Thread(target=_follow, args=(name, watched, told), daemon=True).start()
+        threading.Thread(target=_follow, args=(name, watched, told, over), daemon=True).start()
     scene = Scene()
-    while True:
-        try:
-            name, news = told.get(timeout=TICK_SECONDS)
-        except queue.Empty:
-            pass
-        else:
-            problems = {n: p for n, p in scene.problems.items() if n != name}
-            if isinstance(news, str):
-                scene = Scene(scene.resources, {**problems, name: news})
-            else:
-                scene = Scene({**scene.resources, name: news}, problems)
-        if scene.resources.keys() | scene.problems.keys() == watches.keys():
-            yield scene
+    try:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                scene = scene.after(*told.get(timeout=TICK_SECONDS))
+            if scene.resources.keys() | scene.problems.keys() == watches.keys():
+                yield scene
+    finally:
+        over.set()
 
 
-def _follow(
-    name: str, watched: Watched, told: queue.SimpleQueue[tuple[str, list[Resource] | str]]
-) -> None:
-    """Watches for ever; after a failure again, with growing pauses."""
-    pause, wait = 1.0, threading.Event()
-    while True:
+def _follow(name: str, watched: Watched, told: Told, over: threading.Event) -> None:
+    """Watches again and again, with pauses that grow as long as it fails."""
+    pause = SHORTEST_WAIT_SECONDS
+    while not over.is_set():
         try:
             for resources in watched():
                 told.put((name, resources))
-                pause = 1.0
+                pause = SHORTEST_WAIT_SECONDS
         except ClusterError as error:
             told.put((name, str(error)))
-            wait.wait(pause)
             pause = min(LONGEST_WAIT_SECONDS, 2 * pause)
+        over.wait(pause)
 
 
-def follow(cluster: Cluster, name: str | None, everywhere: bool, console: Console) -> int:
+def follow(cluster: Cluster, name: str | None, everywhere: bool, console: Console) -> None:
     """Shows the rollouts until interrupted, or until the one with this name is deleted."""
     watches: dict[str, Watched] = {"models": lambda: cluster.watch_models(name, everywhere)}
     if name:
         watches["pods"] = lambda: cluster.watch_pods(name)
-    if console.is_terminal:
-        return _live(scenes(watches), name, everywhere, console)
-    return _piped(scenes(watches), name, everywhere)
+    with contextlib.closing(scenes(watches)) as all_scenes:
+        if console.is_terminal:
+            _live(all_scenes, name, everywhere, console)
+        else:
+            _piped(all_scenes, name, everywhere)
 
 
-def _live(all_scenes: Iterable[Scene], name: str | None, everywhere: bool, console: Console) -> int:
+def _live(
+    all_scenes: Iterable[Scene], name: str | None, everywhere: bool, console: Console
+) -> None:
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for scene in all_scenes:
             views = scene.views(_now())
@@ -99,10 +109,9 @@ def _live(all_scenes: Iterable[Scene], name: str | None, everywhere: bool, conso
                 console.print(f"{name} was deleted", highlight=False)
                 break
             live.update(page(views, scene.problems.values(), name, everywhere), refresh=True)
-    return 0
 
 
-def _piped(all_scenes: Iterable[Scene], name: str | None, everywhere: bool) -> int:
+def _piped(all_scenes: Iterable[Scene], name: str | None, everywhere: bool) -> None:
     before = Scene()
     seen: dict[tuple[str, str], ModelView] = {}
     for scene in all_scenes:
@@ -112,7 +121,6 @@ def _piped(all_scenes: Iterable[Scene], name: str | None, everywhere: bool) -> i
         if name and scene.empty:
             break
         before, seen = scene, views
-    return 0
 
 
 def news(
