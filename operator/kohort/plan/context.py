@@ -105,9 +105,11 @@ def label(status: Status, name: str) -> str:
     return f"v{revision.number}" if revision else name
 
 
-def routes(status: Status) -> tuple[tuple[str, str, str, int, str], ...]:
-    """What of a status decides where requests go."""
-    return tuple((c.name, c.stable, c.canary, c.weight, c.salt) for c in status.cohorts if c.stable)
+def routes(spec: Spec, status: Status) -> tuple[tuple[str, str, str, int, str], ...]:
+    """What of a status decides where requests go: that of the cohorts that the spec lists."""
+    known = {c.name: c for c in status.cohorts if c.stable}
+    listed = (known[c.name] for c in spec.cohorts if c.name in known)
+    return tuple((c.name, c.stable, c.canary, c.weight, c.salt) for c in listed)
 
 
 def referenced(status: Status) -> frozenset[str]:

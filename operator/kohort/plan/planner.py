@@ -67,7 +67,7 @@ def _context(
     identity: Identity, spec: Spec, persisted: Status, world: World, now: datetime, status: Status
 ) -> Context:
     """The inputs of a phase; gateways are behind every route that this pass has changed."""
-    if routes(status) != routes(persisted):
+    if status.cohorts is not persisted.cohorts and routes(spec, status) != routes(spec, persisted):
         gateways = Gateways(ready=world.gateways.ready, behind=world.gateways.ready)
         world = replace(world, gateways=gateways)
     return Context(identity, spec, world, now)
