@@ -11,7 +11,7 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -85,15 +85,17 @@ class _Side(asyncio.Protocol):
     def __init__(self) -> None:
         self.other: _Side | None = None
         self.transport: asyncio.Transport | None = None
+        self.early = b""  # received before there was another side
         self.ended = False  # it sends no more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(_PAUSED_ABOVE)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.transport.set_write_buffer_limits(_PAUSED_ABOVE)
 
     def data_received(self, data: bytes) -> None:
-        if self.other and self.other.transport:
+        if self.other is None:
+            self.early += data
+        elif self.other.transport:
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
@@ -140,11 +142,12 @@ class _Incoming(_Side):
                 )
             except (OSError, TimeoutError):
                 continue
+            assert outgoing.transport is not None
             if self.transport.is_closing():
-                assert outgoing.transport is not None
                 outgoing.transport.close()
                 return
             self.other, outgoing.other = outgoing, self
+            outgoing.transport.write(self.early)
             self.transport.resume_reading()
             return
         self.transport.abort()

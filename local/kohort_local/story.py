@@ -17,6 +17,17 @@ GROUPS = [
 ]
 
 
+CHAPTERS = {
+    "v1": "v1 serves: a small model that saw sixty images",
+    "v2": "v2 is better, for everybody: both cohorts should promote it",
+    "v3": "v3 is better still, but was exported with a batch size of one: batchers send sixteen",
+}
+ENDS = {
+    "v2": {SINGLES: "v2", BATCHERS: "v2"},
+    "v3": {SINGLES: "v3", BATCHERS: "v2"},
+}
+
+
 def deployment(model: Path) -> dict[str, Any]:
     """The ModelDeployment of the demo, serving ``model``."""
     steps = [{"weight": 10, "hold": "8s"}, {"weight": 50, "hold": "8s"}]
@@ -50,6 +61,18 @@ def version_of(status: dict[str, Any]) -> dict[str, str]:
     return {r["name"]: f"v{r['number']}" for r in status.get("revisions", [])}
 
 
+def lines(status: dict[str, Any]) -> dict[str, str]:
+    """One line per cohort that changes when something happens to it, for where nothing can be redrawn."""
+    number = version_of(status)
+    told = {}
+    for cohort in status.get("cohorts", []):
+        line = f"{cohort['name']}: {cohort['phase']}, stable {number.get(cohort.get('stable', ''), '-')}"
+        if canary := cohort.get("canary"):
+            line += f", canary {number.get(canary, canary)} at {cohort.get('weight', 0)} %"
+        told[cohort["name"]] = line
+    return told
+
+
 def settled(status: dict[str, Any], wanted: dict[str, str]) -> bool:
     """Whether every cohort has ended where it should, with nothing under way."""
     return stables(status) == wanted and not any(c.get("canary") for c in status["cohorts"])
@@ -58,7 +81,7 @@ def settled(status: dict[str, Any], wanted: dict[str, str]) -> bool:
 def faults(account: Account, versions: dict[str, str], status: dict[str, Any]) -> list[str]:
     """Everything that is not as the story tells it; empty when all is well."""
     told = []
-    if stables(status) != {SINGLES: "v3", BATCHERS: "v2"}:
+    if stables(status) != ENDS["v3"]:
         told.append(
             f"stable revisions are {stables(status)}, not v3 for singles and v2 for batchers"
         )

@@ -121,9 +121,10 @@ class Traffic:
         groups: list[Clients],
         digits: Digits,
         *,
+        account: Account | None = None,
         seed: int = 1,
     ) -> None:
-        self.account = Account()
+        self.account = account or Account()
         self._url = f"{base_url}/{namespace}/{name}/v2/models/{name}/infer"
         self._groups = groups
         self._digits = digits

@@ -17,7 +17,7 @@ from tests.e2e.world import Model
 def e2e_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of its own, so that these tests may stop parts of it."""
     with Cluster(
-        tmp_path_factory.mktemp("e2e"), images=images(), restart_back_off_cap=1.0
+        tmp_path_factory.mktemp("e2e"), images=images(), back_off_cap=1.0
     ) as cluster:
         yield cluster
 
