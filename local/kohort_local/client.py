@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Client:
         path: str,
         body: Object | None = None,
         content_type: str = "application/json",
-        **query: str,
+        query: Mapping[str, str] | None = None,
     ) -> Object:
         """Send one request and return the object answered.
 
@@ -98,7 +98,7 @@ class Client:
         """What is at a path and every change of it, for ever; lists again after any break."""
         while True:
             try:
-                listed = await self.request("GET", path, **query)
+                listed = await self.request("GET", path, query=query)
                 yield Relisted(listed["items"])
                 async for change in self._changes(
                     path, listed["metadata"]["resourceVersion"], query

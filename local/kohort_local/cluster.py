@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,6 +50,20 @@ class PartStatus:
     process: Process | None
     resident_bytes: int
     port: int | None
+
+
+def read_images(path: Path) -> dict[str, Image]:
+    """What images run, from a JSON file.
+
+    Raises:
+        ClusterError: the file is not there or not what it should be.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])  # type: ignore[return-value]
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ClusterError(
+            f'{path} cannot be read: {error}; write {{"IMAGE": {{"entrypoint": ["PROGRAM"]}}}}'
+        ) from error
 
 
 def end_processes(state_dir: Path) -> None:
@@ -158,7 +173,7 @@ class Cluster:
             self._await("kube-controller-manager", self._has_default_account)
             for index in range(state.nodes):
                 name = pki.node_name(index)
-                self._await(name, lambda name=name: self._node_ready(name))
+                self._await(name, partial(self._node_ready, name))
         self._say(f"cluster ready after {time.monotonic() - started:.1f} s")
 
     def down(self) -> None:
@@ -186,6 +201,14 @@ class Cluster:
             size = process.resident_bytes(part) if part else 0
             found.append(PartStatus(name, part, size, ports.get(name)))
         return found
+
+    def condition(self, part: str) -> str:
+        """What a running part says of itself: a node whether it is ready, the API server too."""
+        if part == "kube-apiserver":
+            return "ready" if self._ready() else "not ready"
+        if part.startswith("local-"):
+            return "ready" if self._node_ready(part) else "not ready"
+        return "running"
 
     def log(self, part: str) -> Path:
         """The file with a part's output."""
@@ -220,7 +243,7 @@ class Cluster:
         for index in range(state.nodes):
             name = pki.node_name(index)
             self._write_gpus(name, count)
-            self._await(name, lambda name=name: self._offers(name, count))
+            self._await(name, partial(self._offers, name, count))
 
     def add_images(self, images: Mapping[str, Image]) -> None:
         """Let nodes know what these images run, besides those they know already."""

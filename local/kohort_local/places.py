@@ -12,7 +12,7 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "kohort"
 
 
-def cluster_dir(name: str) -> Path:
+def state_directory(name: str) -> Path:
     """The state directory of the cluster with this name."""
     return cache_dir() / "cluster" / name
 

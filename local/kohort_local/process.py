@@ -47,7 +47,17 @@ def alive(process: Process) -> bool:
     if child is not None and child.poll() is not None:
         del _children[process.pid]
     fields = _stat(process.pid)
-    return fields is not None and int(fields[19]) == process.started and fields[0] not in "ZX"
+    if fields is None or int(fields[19]) != process.started:
+        return False
+    return fields[0] not in "ZX" or _threads(process.pid) > 1
+
+
+def _threads(pid: int) -> int:
+    """How many threads are left; the first may have ended while others hold files and ports."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def resident_bytes(process: Process) -> int:

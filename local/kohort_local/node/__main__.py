@@ -57,10 +57,10 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    working = [
+    working: list[asyncio.Task[object]] = [
         asyncio.create_task(work) for work in (recorder.run(), registration.run(), agent.run())
     ]
-    stopped = asyncio.create_task(stop.wait())
+    stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
     # Each of these goes on for ever; one that ends has failed, and a node without it is none.
     done, _ = await asyncio.wait([stopped, *working], return_when=asyncio.FIRST_COMPLETED)
     agent.abandon()

@@ -205,15 +205,18 @@ class Pod:
         await self._running
         self._refreshing.cancel()
         self._telling.cancel()
-        while not self._forced and not (await self._tell() and await self._finalize()):
-            await asyncio.sleep(_RETRY_SECONDS)
+        await self._say_goodbye()
         self._release_address()
         self._services.sources.forget(self.context)
         shutil.rmtree(self._scope.directory, ignore_errors=True)
         self._report_gone(self.context.uid)
 
-    async def _finalize(self) -> bool:
-        return await finalize(self._services, self.context.object)
+    async def _say_goodbye(self) -> None:
+        """Tell the last status and let the API forget the pod, until it has."""
+        while not self._forced:
+            if await self._tell() and await finalize(self._services, self.context.object):
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _release_address(self) -> None:
         if self._address is not None:
@@ -232,8 +235,8 @@ class Pod:
 
 
 def _failed_for_good(container: Container, policy: str) -> bool:
-    end = container.state.get("terminated")
-    return policy == "Never" and bool(end) and int(end["exitCode"]) != 0
+    end: Object = container.state.get("terminated") or {"exitCode": 0}
+    return policy == "Never" and end["exitCode"] != 0
 
 
 async def finalize(services: Services, pod: Object) -> bool:

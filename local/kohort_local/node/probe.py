@@ -39,7 +39,7 @@ class Prober:
         await self._session.close()
 
     async def ask(
-        self, handler: Object, container: Object, address: str, launch: Launch, timeout: float
+        self, handler: Object, container: Object, address: str, launch: Launch, seconds: float
     ) -> Answer:
         """Ask once, by httpGet, tcpSocket or exec.
 
@@ -48,23 +48,23 @@ class Prober:
             container: The container's spec, for the names of its ports.
             address: The pod's.
             launch: For commands.
-            timeout: Seconds.
+            seconds: How long it may take to answer.
         """
         try:
             if "httpGet" in handler:
-                return await self._http(handler["httpGet"], container, address, timeout)
+                return await self._http(handler["httpGet"], container, address, seconds)
             if "tcpSocket" in handler:
-                return await _tcp(handler["tcpSocket"], container, address, timeout)
+                return await _tcp(handler["tcpSocket"], container, address, seconds)
             if "exec" in handler:
-                code, output = await run_command(launch, handler["exec"]["command"], timeout)
+                code, output = await run_command(launch, handler["exec"]["command"], seconds)
                 return Answer(code == 0, output.strip() or f"exit code {code}")
         except TimeoutError:
-            return Answer(False, f"no answer within {timeout:g} s")
+            return Answer(False, f"no answer within {seconds:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(False, f"{type(error).__name__}: {error}")
         return Answer(False, "the local node asks by httpGet, tcpSocket and exec only")
 
-    async def _http(self, get: Object, container: Object, address: str, timeout: float) -> Answer:
+    async def _http(self, get: Object, container: Object, address: str, seconds: float) -> Answer:
         host = get.get("host") or address
         url = f"{get.get('scheme', 'HTTP').lower()}://{host}:{port_number(get['port'], container)}"
         path = get.get("path", "/")
@@ -74,15 +74,15 @@ class Prober:
             url + (path if path.startswith("/") else f"/{path}"),
             headers=headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout),
+            timeout=aiohttp.ClientTimeout(total=seconds),
         ) as response:
             well = 200 <= response.status < 400
             return Answer(well, f"HTTP probe failed with statuscode: {response.status}")
 
 
-async def _tcp(socket: Object, container: Object, address: str, timeout: float) -> Answer:
+async def _tcp(socket: Object, container: Object, address: str, seconds: float) -> Answer:
     host, port = socket.get("host") or address, port_number(socket["port"], container)
-    _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout)
+    _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), seconds)
     writer.close()
     return Answer(True)
 

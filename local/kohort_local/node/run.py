@@ -113,11 +113,11 @@ class Run:
             process.signal_group(self._process, signal.SIGKILL)
 
 
-async def run_command(launch: Launch, command: list[str], timeout: float) -> tuple[int, str]:
+async def run_command(launch: Launch, command: list[str], seconds: float) -> tuple[int, str]:
     """Run a command as a container's hook or probe would be; its exit code and its output.
 
     Raises:
-        TimeoutError: it did not end within `timeout` seconds, and was killed.
+        TimeoutError: it did not end within so many seconds, and was killed.
         OSError: it cannot be executed.
     """
     started = await asyncio.create_subprocess_exec(
@@ -130,7 +130,7 @@ async def run_command(launch: Launch, command: list[str], timeout: float) -> tup
         start_new_session=True,
     )
     try:
-        output, _ = await asyncio.wait_for(started.communicate(), timeout)
+        output, _ = await asyncio.wait_for(started.communicate(), seconds)
     finally:
         if started.returncode is None:
             with contextlib.suppress(ProcessLookupError):

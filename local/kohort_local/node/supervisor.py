@@ -191,14 +191,14 @@ class Supervisor:
             self._services.events.warning(self._pod.context, "FailedPostStartHook", answer.reason)
             await self.end(lambda: grace)
 
-    async def _ask(self, handler: Object, timeout: float) -> Answer:
+    async def _ask(self, handler: Object, seconds: float) -> Answer:
         if "sleep" in handler:
-            await asyncio.sleep(min(timeout, handler["sleep"]["seconds"]))
+            await asyncio.sleep(min(seconds, handler["sleep"]["seconds"]))
             return Answer(True)
         container = self.container
         assert container.launch is not None
         return await self._services.prober.ask(
-            handler, container.spec, self._pod.context.address, container.launch, timeout
+            handler, container.spec, self._pod.context.address, container.launch, seconds
         )
 
     async def _probe(self) -> None:

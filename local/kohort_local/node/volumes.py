@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -47,7 +46,7 @@ def publish(directory: Path, files: Mapping[str, File]) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.content)
         target.chmod(file.mode)
-    previous = directory / os.readlink(current) if current.is_symlink() else None
+    previous = directory / current.readlink() if current.is_symlink() else None
     link = directory / "..data_tmp"
     link.unlink(missing_ok=True)
     link.symlink_to(made.name)
