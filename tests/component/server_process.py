@@ -70,6 +70,10 @@ class ServerProcess:
         tensor = json_tensor(name, rows)
         return self.call("POST", f"/v2/models/{model}/infer", encode({"inputs": [tensor]}))
 
+    def infer_ok(self) -> bool:
+        """Whether the linear model answers."""
+        return self.infer(np.zeros((1, FEATURES), np.float32)).status == 200
+
     def socket(self) -> socket.socket:
         """A raw connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -180,8 +184,8 @@ def linear_model(path: Path, batch: int | str) -> Path:
     )
 
 
-def slow_model(path: Path, size: int = 2600) -> Path:
-    """A model that takes about a second per request: the product of two large matrices."""
+def slow_model(path: Path, size: int = 1800) -> Path:
+    """A model that takes some tenths of a second per request: products of large matrices."""
     columns = np.full((1, size), 1e-3, np.float32)
     rows = np.full((size, 1), 1e-3, np.float32)
     return save(
