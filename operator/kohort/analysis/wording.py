@@ -9,6 +9,9 @@ from kohort.api.status import Tally
 
 MESSAGE_LENGTH = 512
 
+LONGEST_ODDS = 1_000_000_000
+"""Beyond it a figure says nothing more to anybody."""
+
 
 def figures(canary: Tally, stable: Tally) -> str:
     """Both arms side by side."""
@@ -20,7 +23,7 @@ def figures(canary: Tally, stable: Tally) -> str:
 
 def chance(log_capital: float) -> str:
     """The greatest chance of so much evidence if the hypothesis were true."""
-    return f"chance under 1 in {math.floor(math.exp(min(log_capital, math.log(1e9)))):,}"
+    return f"chance under 1 in {min(math.floor(math.exp(min(log_capital, 30))), LONGEST_ODDS):,}"
 
 
 def failed_message(canary: Tally, stable: Tally, log_capital: float) -> str:
