@@ -26,7 +26,8 @@ def later(cohort: int = SINGLES, **changed: Any) -> ModelView:
 def test_a_watcher_first_hears_how_things_stand() -> None:
     assert changes(None, view_of("first")) == [
         "burger: Pending, the model of v1 cannot be found",
-        "burger/everyone: Pending, waits for pods of v1",
+        "burger/everyone: Pending, 0 of 1 pods of v1 are ready: /models/burger/1/model.onnx does not "
+        "exist: mount it or correct spec.model.uri",
         "burger v1: 0 of 1 pod ready",
         "burger v1: ModelNotFound: /models/burger/1/model.onnx does not exist: mount it or correct "
         "spec.model.uri",
@@ -42,7 +43,8 @@ def test_a_step_is_one_line() -> None:
 
 def test_figures_that_only_go_on_are_no_change() -> None:
     evidence = [{"metric": "errors", "canary": {"requests": 500, "failed": 13}}]
-    after = later(message="held for 1 min 10 s more", evidence=evidence)
+    message = view_of("diverged").cohorts[SINGLES].message.replace("402", "500").replace("11", "13")
+    after = later(message=message, evidence=evidence)
     assert changes(view_of("diverged"), after) == []
 
 

@@ -28,10 +28,11 @@ digits  Analyzing  3/3 pods ready
 v3 has 25% of singles; batchers went back to v2
 ├── batchers  RolledBack  v2       v3 rejected
 │     errors  38/38 vs 0/702 failed (100% vs 0%)  Fail
-│     v3 is not tried again until the spec changes
+│     v3 went back to v2: chance under 1 in 1,000,000,000
 ├── singles   Analyzing   v2 → v3  ██░░░░░░░░  25%  step 2/3
 │     errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient
-│     held for 1 min 30 s more
+│     25%: holds until 10:43:30 UTC; to show a doubled failure rate takes at
+│     least 2,120 more requests, 53 s at this traffic
 ├── staff     Stable      v3
 ├── everyone  Waiting     v2
 │     waits for batchers, which went back to v2; apply another model, or take it
@@ -55,7 +56,7 @@ FIRST_160 = """\
 burger  Pending  0/1 pods ready
 the model of v1 cannot be found
 ├── everyone  Pending  no revision
-│     waits for pods of v1
+│     0 of 1 pods of v1 are ready: /models/burger/1/model.onnx does not exist: mount it or correct spec.model.uri
 └── revision v1  file:///models/burger/1/model.onnx  0/1 ready  desired
       ModelNotFound: /models/burger/1/model.onnx does not exist: mount it or correct spec.model.uri
     └── ○ burger-aaa-1  CrashLoopBackOff  1 restart  1m"""
@@ -70,12 +71,12 @@ fries  Paused  3/4 pods ready
 paused by the spec
 The operator has not taken in the latest spec yet.
 ├── preparing  Preparing  v1 → v2  ░░░░░░░░░░░░░░░░░░░░   0%  step 1/1
-│     waits for pods of v2
+│     1 of 2 pods of v2 are ready, before 5%
 ├── moved      Analyzing  v1 → v2  █░░░░░░░░░░░░░░░░░░░   5%  step 1/1
 │     waits for gateway kohort-gateway-0
 ├── proving    Analyzing  v1 → v2  █████░░░░░░░░░░░░░░░  25%  step 2/2
 │     errors  no request counted yet  MetricsError
-│     counters could not be read: kohort-gateway-0
+│     paused with 25% of clients on v2
 ├── promoting  Promoting  v1 → v2  ████████████████████ 100%  step 1/1
 │     errors  9/9,000 vs 8/9,100 failed (0.1% vs 0.088%)  Pass
 ├── revision v2  file:///models/fries/2.onnx  1/2 ready  desired, canary

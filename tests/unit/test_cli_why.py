@@ -15,31 +15,32 @@ from tests.unit.cli_samples import NOW, RESOURCES, view_of
 TOLD = {
     ("diverged", "batchers"): (
         "batchers went back from v3 to v2 at 10:41:07, 4.2 s after v3 got its first clients "
-        "here: 38 of 38 canary requests failed against 0 of 702 of stable (chance under 1 in "
-        "1,000,000). v3 is not tried again until the spec changes."
+        "here: 38 of 38 canary requests failed against 0 of 702 of stable; chance under 1 in "
+        "1,000,000,000. v3 is not tried again until the spec changes."
     ),
     ("diverged", "singles"): (
         "singles has 25% of its clients on v3 (step 2 of 3) since 10:41:30, 30 s ago; the "
         "others are on v2. On errors: 11 of 402 canary requests failed against 9 of 3,611 of "
-        "stable. The step is held for 2m, 1 min 30 s more. Held for 1 min 30 s more. Last "
-        "decision: v2 was promoted at 10:21:00."
+        "stable; to show a doubled failure rate takes at least 2,120 more requests, 53 s at "
+        "this traffic. The step is held for 2m, 1 min 30 s more. The last decision at 10:21:00:"
+        " v2 was promoted."
     ),
     ("diverged", "staff"): (
-        "staff is on v3, which the spec asks for. It was promoted at 10:40:10: every step was "
-        "held without evidence of harm."
+        "staff is on v3, which the spec asks for. It was promoted at 10:40:10: its steps "
+        "compared nothing."
     ),
     ("diverged", "everyone"): (
         "everyone stays on v2 and has not begun with v3. Waits for batchers, which went back to"
         " v2; apply another model, or take it out of after."
     ),
     ("first", "everyone"): (
-        "everyone has no revision yet, so its clients get no answer. 0 of 1 pods of v1 are "
-        "ready, awaited since 10:41:50, 10 s ago. ModelNotFound: /models/burger/1/model.onnx "
-        "does not exist: mount it or correct spec.model.uri. Waits for pods of v1."
+        "everyone has no revision yet, so its clients get no answer. Pods are awaited since "
+        "10:41:50, 10 s ago. 0 of 1 pods of v1 are ready: /models/burger/1/model.onnx does not "
+        "exist: mount it or correct spec.model.uri."
     ),
     ("moving", "preparing"): (
-        "preparing is on v1; none of its clients has v2 yet. 1 of 2 pods of v2 are ready, "
-        "awaited since 10:40:30, 1 min 30 s ago. Waits for pods of v2. Paused since 2026-11-23 "
+        "preparing is on v1; none of its clients has v2 yet. Pods are awaited since 10:40:30, 1"
+        " min 30 s ago. 1 of 2 pods of v2 are ready, before 5%. Paused since 2026-11-23 "
         "22:00:00: it goes no further, but evidence of harm still sends it back."
     ),
     ("moving", "moved"): (
@@ -49,17 +50,17 @@ TOLD = {
     ),
     ("moving", "proving"): (
         "proving has 25% of its clients on v2 (step 2 of 2) since 10:00:00, 42 min ago; the "
-        "others are on v1. The step lasts until v2 is proven to be not worse than the margin "
-        "allows. Counters could not be read: kohort-gateway-0. Paused since 2026-11-23 "
-        "22:00:00: it goes no further, but evidence of harm still sends it back."
+        "others are on v1. On errors: counters could not be read: kohort-gateway-0. The step "
+        "lasts until v2 is proven to be not worse than the margin allows. Paused since "
+        "2026-11-23 22:00:00: it goes no further, but evidence of harm still sends it back."
     ),
     ("moving", "promoting"): (
         "promoting passed every step and is being promoted from v1 to v2: pods for all of its "
         "clients first, then the clients. 1 of 2 pods of v2 are ready, awaited since 10:40:30, "
         "1 min 30 s ago. On errors: 9 of 9,000 canary requests failed against 8 of 9,100 of "
         "stable. Paused since 2026-11-23 22:00:00: it goes no further, but evidence of harm "
-        "still sends it back. Last decision: fries-ccc was given up for another revision at "
-        "09:50:00: the spec asks for v2 again."
+        "still sends it back. The last decision at 09:50:00: v3 was given up: the spec asks for"
+        " v2."
     ),
 }
 
@@ -109,7 +110,8 @@ def test_a_rollback_without_a_record_is_told_from_the_evidence() -> None:
     told = changed("diverged", 0, decisions=[])
     assert told == (
         "batchers went back from v3 to v2. On errors: 38 of 38 canary requests failed against "
-        "0 of 702 of stable. v3 is not tried again until the spec changes."
+        "0 of 702 of stable; chance under 1 in 1,000,000,000. v3 is not tried again until the spec "
+        "changes."
     )
 
 

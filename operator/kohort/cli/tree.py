@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from kohort.api.status import Evidence, Verdict
+from kohort.analysis.wording import figures
+from kohort.api.status import Evidence
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
 from kohort.cli.words import age, plural, share, uri_tail
 
@@ -117,12 +118,12 @@ class Layout:
             line.append(f"  step {cohort.step_text}" if cohort.step_text else "")
         elif cohort.rejected:
             line.append(f"  {cohort.rejected} rejected", "red")
-        below = [self.evidence(e, cohort) for e in cohort.evidence]
-        if cohort.message:
-            below.append(Text(cohort.message, "italic"))
+        below = [self.evidence(e) for e in cohort.evidence]
+        if message := _without_figures(cohort):
+            below.append(Text(message, "italic"))
         return _indented(line, below)
 
-    def evidence(self, evidence: Evidence, cohort: CohortView) -> Text:
+    def evidence(self, evidence: Evidence) -> Text:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
         canary, stable = evidence.canary, evidence.stable
         line = Text(f"{evidence.metric}  ")
@@ -134,8 +135,7 @@ class Layout:
         if canary.requests > 0 and stable.requests > 0:
             shares = (share(arm.failed, arm.requests) for arm in (canary, stable))
             line.append(f" ({' vs '.join(shares)})", "dim")
-        verdict = Verdict.FAIL if cohort.rejected and not cohort.canary else evidence.verdict
-        return line.append("  ").append_text(_word(verdict))
+        return line.append("  ").append_text(_word(evidence.verdict))
 
     def revision(self, revision: RevisionView) -> RenderableType:
         """One revision: number, model, pods; its problem below."""
@@ -226,6 +226,15 @@ def _row(view: ModelView) -> list[Text]:
         Text(age((view.now - view.created).total_seconds()) if view.created else ""),
         Text(view.message, no_wrap=True, overflow="ellipsis"),
     ]
+
+
+def _without_figures(cohort: CohortView) -> str:
+    """The cohort's message without the tallies that stand on the lines of evidence."""
+    message = cohort.message
+    for evidence in cohort.evidence:
+        seen = figures(evidence.canary, evidence.stable)
+        message = message.replace(f"{seen}; ", "").replace(f"; {seen}", "").replace(seen, "")
+    return message
 
 
 def _notes(view: ModelView) -> list[Text]:

@@ -62,7 +62,7 @@ class CohortView:
     whose number is not known goes by its name.
 
     ``steps`` are those of the spec; empty when the spec has no such cohort any more. ``evidence``
-    is empty unless it belongs to the present or the rejected canary, and comes without its state;
+    is empty unless it belongs to the present canary or one that went back, and comes without its state;
     ``decisions``, newest first, name revisions by label.
     """
 
@@ -187,6 +187,7 @@ def _steps(spec: Resource) -> dict[str, tuple[Step, ...]]:
 
 
 def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, str]) -> CohortView:
+    judged = cohort.canary or cohort.phase is CohortPhase.ROLLED_BACK
     return CohortView(
         name=clean(cohort.name),
         phase=cohort.phase,
@@ -198,7 +199,7 @@ def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, 
         step=cohort.step,
         steps=steps,
         since=parse_time(cohort.step_started_at),
-        evidence=tuple(map(_evidence, cohort.evidence)) if cohort.canary or cohort.rejected else (),
+        evidence=tuple(map(_evidence, cohort.evidence)) if judged else (),
         decisions=tuple(_decision(d, labels) for d in cohort.decisions),
     )
 

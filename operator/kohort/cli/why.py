@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+from kohort.analysis.wording import figures
 from kohort.api.quantity import seconds
-from kohort.api.status import CohortPhase, Decision, Evidence, Tally
+from kohort.api.status import CohortPhase, Decision, Evidence
 from kohort.cli.view import CohortView, ModelView
 from kohort.cli.words import clock, duration, parse_time, sentence, stopped
 
@@ -36,7 +38,7 @@ def why_cohort(cohort: CohortView, view: ModelView) -> str:
 def _pending(cohort: CohortView, view: ModelView) -> list[str]:
     return [
         f"{cohort.name} has no revision yet, so its clients get no answer.",
-        _pods(view, view.desired),
+        _pods(cohort, view, view.desired),
     ]
 
 
@@ -47,7 +49,7 @@ def _waiting(cohort: CohortView, view: ModelView) -> list[str]:
 def _preparing(cohort: CohortView, view: ModelView) -> list[str]:
     return [
         f"{cohort.name} is on {cohort.stable}; none of its clients has {cohort.canary} yet.",
-        _pods(view, cohort.canary),
+        _pods(cohort, view, cohort.canary),
     ]
 
 
@@ -60,15 +62,15 @@ def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
         held = duration((view.now - cohort.since).total_seconds())
         place = f"{share} since {clock(cohort.since, view.now)}, {held} ago"
         place += f"; the others are on {cohort.stable}." if cohort.weight < 100 else "."
-    return [place, *_evidence(cohort), _step_ends(cohort, view)]
+    return [place, *map(_seen, cohort.evidence), _step_ends(cohort, view)]
 
 
 def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
     return [
         f"{cohort.name} passed every step and is being promoted from {cohort.stable} to "
         f"{cohort.canary}: pods for all of its clients first, then the clients.",
-        _pods(view, cohort.canary),
-        *_evidence(cohort),
+        _pods(cohort, view, cohort.canary),
+        *map(_seen, cohort.evidence),
     ]
 
 
@@ -87,10 +89,10 @@ def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
     failed = cohort.rejected or (back.revision if back else "its canary")
     if back is None:
         place = f"{cohort.name} went back from {failed} to {cohort.stable}."
-        return [place, *_evidence(cohort), _not_again(failed)]
+        return [place, *map(_seen, cohort.evidence), _not_again(cohort)]
     told = f": {back.message}" if back.message else ""
     place = f"{cohort.name} went back from {failed} to {cohort.stable}{_at(back, view)}"
-    return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(failed)]
+    return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(cohort)]
 
 
 _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
@@ -104,34 +106,29 @@ _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
 }
 
 
-def _pods(view: ModelView, label: str) -> str:
+def _pods(cohort: CohortView, view: ModelView, label: str) -> str:
     """How many pods of a revision are ready, since when they are awaited, and what stops them."""
     revision = next((r for r in view.revisions if r.label == label), None)
     if revision is None:
         return ""
+    told = f"pods of {label} are ready" in cohort.message
     since = ""
     if revision.since and revision.ready < revision.wanted:
         waited = duration((view.now - revision.since).total_seconds())
-        since = f", awaited since {clock(revision.since, view.now)}, {waited} ago"
+        since = f"awaited since {clock(revision.since, view.now)}, {waited} ago"
+    if told:
+        return f"Pods are {since}." if since else ""
     counted = f"{revision.ready:,} of {revision.wanted:,} pods of {label} are ready"
     problem = ": ".join(filter(None, (revision.reason, revision.message)))
-    return f"{counted}{since}." + (f" {stopped(problem)}" if problem else "")
-
-
-def _evidence(cohort: CohortView) -> list[str]:
-    """What each metric shows, unless the cohort's own message says it."""
-    return [_seen(evidence) for evidence in cohort.evidence if not _told(evidence, cohort)]
-
-
-def _told(evidence: Evidence, cohort: CohortView) -> bool:
-    return bool(evidence.message) and evidence.message in cohort.message
+    return f"{', '.join(filter(None, (counted, since)))}." + (
+        f" {stopped(problem)}" if problem else ""
+    )
 
 
 def _seen(evidence: Evidence) -> str:
     """What one metric shows, in the words of the analysis where it left some."""
-    canary, stable = evidence.canary, evidence.stable
-    seen = f"{_tally(canary)} canary requests failed against {_tally(stable)} of stable"
-    return stopped(f"On {evidence.metric}: {evidence.message or seen}")
+    seen = evidence.message or figures(evidence.canary, evidence.stable)
+    return stopped(f"On {evidence.metric}: {seen}")
 
 
 def _step_ends(cohort: CohortView, view: ModelView) -> str:
@@ -150,11 +147,18 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
 
 
 def _awaited(cohort: CohortView) -> str:
-    """The cohort's message, unless the cohort is settled or the analysis was quoted with it."""
-    quoted = (e.message for e in cohort.evidence if not _told(e, cohort))
-    if cohort.phase in _SETTLED or any(cohort.message in message for message in quoted):
+    """What the cohort's message adds to what is told of its weight, step, pause and evidence."""
+    if cohort.phase in _SETTLED:
         return ""
-    return sentence(cohort.message)
+    message = cohort.message
+    for evidence in cohort.evidence:
+        message = message.replace(evidence.message, "") if evidence.message else message
+    message = _WEIGHT.sub("", message).strip(" ;:")
+    return "" if message.startswith(_TOLD_OTHERWISE) else sentence(message)
+
+
+_WEIGHT = re.compile(r"^\d+%: ")
+_TOLD_OTHERWISE = ("holds until ", "paused ")  # with times of the reader's own zone
 
 
 def _paused(cohort: CohortView, view: ModelView) -> str:
@@ -169,9 +173,11 @@ def _last_decision(cohort: CohortView, view: ModelView) -> str:
     if cohort.phase in _SETTLED or not cohort.decisions:
         return ""
     last = cohort.decisions[0]
-    action = _ACTIONS.get(last.action, last.action)
-    told = f": {last.message}" if last.message else ""
-    return stopped(f"Last decision: {last.revision} {action}{_at(last, view)}{told}")
+    told = last.message
+    if not told.startswith(last.revision):
+        action = _ACTIONS.get(last.action, last.action)
+        told = f"{last.revision} {action}" + (f": {told}" if told else "")
+    return stopped(f"The last decision{_at(last, view)}: {told}")
 
 
 _ACTIONS = {
@@ -199,9 +205,6 @@ def _after(cohort: CohortView, decision: Decision, failed: str) -> str:
     return f", {duration((at - min(begins)).total_seconds())} after {failed} got its first clients here"
 
 
-def _not_again(failed: str) -> str:
-    return f"{failed} is not tried again until the spec changes."
-
-
-def _tally(tally: Tally) -> str:
-    return f"{tally.failed:,} of {tally.requests:,}"
+def _not_again(cohort: CohortView) -> str:
+    rejected = cohort.rejected
+    return f"{rejected} is not tried again until the spec changes." if rejected else ""
