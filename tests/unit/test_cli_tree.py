@@ -49,14 +49,15 @@ def test_a_first_revision_that_cannot_start_shows_its_problem() -> None:
     crashing = pod(
         "burger-aaa-1", "burger-aaa", ready=False, restarts=1, waiting="CrashLoopBackOff"
     )
-    assert printed(tree(view_of("first", crashing)), 160) == FIRST_160
+    assert printed(tree(view_of("first", crashing)), 100) == FIRST_100
 
 
-FIRST_160 = """\
+FIRST_100 = """\
 burger  Pending  0/1 pods ready
 the model of v1 cannot be found
 ├── everyone  Pending  no revision
-│     0 of 1 pods of v1 are ready: /models/burger/1/model.onnx does not exist: mount it or correct spec.model.uri
+│     0 of 1 pods of v1 are ready: /models/burger/1/model.onnx does not exist: mount it or correct
+│     spec.model.uri
 └── revision v1  file:///models/burger/1/model.onnx  0/1 ready  desired
       ModelNotFound: /models/burger/1/model.onnx does not exist: mount it or correct spec.model.uri
     └── ○ burger-aaa-1  CrashLoopBackOff  1 restart  1m"""
