@@ -42,9 +42,11 @@ SLOTS = 256
 UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
-# The gateway's counters as Prometheus shows them: one per (model, cohort, revision, slot, code).
+# The gateway's counters as Prometheus shows them: one per (arm, cohort, slot, code, flags), where an
+# arm is NAMESPACE/NAME/REVISION.
 METRIC_REQUESTS = "envoy_kohort_requests"
 METRIC_DURATION = "envoy_kohort_duration"
+LABEL_ARM = "arm"
 
 # What route tables and the gateway's listener call the same thing by: the metadata that counters are
 # labelled from, the filter that sets a client's slot, those that find a model by host, and the header

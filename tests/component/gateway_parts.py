@@ -27,10 +27,16 @@ LOCALHOST = "127.0.0.1"
 KEY = ModelKey("shop", "burger")
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port below those that the system gives to clients."""
+    """A port below those that the system gives to clients, and never the same one twice."""
     while True:
         port = random.randint(10000, 30000)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind((LOCALHOST, port))

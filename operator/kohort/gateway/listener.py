@@ -8,6 +8,7 @@ from kohort.contract import (
     FILTER_SLOT,
     FILTERS_HOST,
     HEADER_SCOPE,
+    LABEL_ARM,
     METADATA,
     METRIC_DURATION,
     METRIC_REQUESTS,
@@ -23,8 +24,9 @@ HTTP2_STREAMS = 256
 HTTP2_WINDOW = MIB
 _EXPORTED_PREFIX = f"envoy_{STATS_SCOPE}_"
 
-# A client's own are never believed: neither ours nor those that change what Envoy does with a request.
-FOREIGN_HEADER_PREFIXES = ("x-kohort-", "x-envoy-")
+# A client's own are never believed. Those that would change what Envoy does with a request (x-envoy-…)
+# are removed by Envoy itself, for which every client is external.
+OWN_HEADER_PREFIX = "x-kohort-"
 
 NO_MODEL = (
     "no model here: call /NAMESPACE/NAME/v2/… or send Host: NAME.NAMESPACE, "
@@ -51,14 +53,13 @@ def _set_scope(value: str) -> Config:
 
 def _early_mutations() -> Config:
     """Before anything is matched: remove what only we may say, and look for a model by path."""
-    remove: list[Config] = [
-        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
-        for prefix in FOREIGN_HEADER_PREFIXES
-    ]
     return typed(
         "edge",
         "http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        mutations=[*remove, _set_scope("%PATH(NQ)%")],
+        mutations=[
+            {"remove_on_match": {"key_matcher": {"prefix": OWN_HEADER_PREFIX}}},
+            _set_scope("%REQ(:path)%"),
+        ],
     )
 
 
@@ -81,15 +82,14 @@ def _tag(name: str, value: str) -> Config:
 
 def _counters() -> Config:
     """One count and one duration for every answered or abandoned request that had a model."""
+    # Every tag costs each request about half a microsecond: the cluster names model and revision.
     arm = [
-        _tag("model", f"%METADATA(ROUTE:{METADATA}:model)%"),
+        _tag(LABEL_ARM, "%UPSTREAM_CLUSTER%"),
         _tag("cohort", f"%METADATA(ROUTE:{METADATA}:cohort)%"),
-        _tag("revision", f"%DYNAMIC_METADATA({METADATA}:revision)%"),
     ]
     answer = [
         _tag("slot", f"%DYNAMIC_METADATA({METADATA}:slot)%"),
         _tag("code", "%RESPONSE_CODE%"),
-        _tag("grpc", "%GRPC_STATUS(CAMEL_STRING)%"),
         _tag("flags", "%RESPONSE_FLAGS%"),
     ]
     requests = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)

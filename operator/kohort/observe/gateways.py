@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from kohort.analysis.reading import Arms, Count, Reading
-from kohort.contract import HEADER_PROCESS, METRIC_REQUESTS, TABLE_VERSION_PATH, failed
+from kohort.contract import HEADER_PROCESS, LABEL_ARM, METRIC_REQUESTS, TABLE_VERSION_PATH, failed
 from kohort.route.address import hosts, path_prefix
 from kohort.route.table import ModelKey
 
@@ -89,6 +89,13 @@ def _arms(slots: SlotCounts) -> Arms:
 
 _LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
 _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
+_ARM = LABEL_ARM.encode()
+
+
+def _arm(name: str) -> tuple[ModelKey, str] | None:
+    """Model and revision of a cluster; None for a request that had none."""
+    parts = name.split("/")
+    return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
 
 
 def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
@@ -97,17 +104,18 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
     Counters of requests that reached no model's routes are passed over.
     """
     counts: dict[Cohort, dict[Slot, Count]] = {}
-    keys: dict[bytes, ModelKey] = {}
+    arms: dict[bytes, tuple[ModelKey, str] | None] = {}
     for line, value in _LINE.findall(text):
         labels = dict(_LABEL.findall(line))
-        model, revision = labels.get(b"model", b""), labels.get(b"revision", b"")
-        if b"/" not in model or not revision:
+        name = labels.get(_ARM, b"")
+        if name not in arms:
+            arms[name] = _arm(name.decode())
+        if (arm := arms[name]) is None:
             continue
-        if model not in keys:
-            keys[model] = ModelKey(*model.decode().split("/", 1))
-        slots = counts.setdefault((keys[model], labels[b"cohort"].decode()), {})
+        key, revision = arm
+        slots = counts.setdefault((key, labels[b"cohort"].decode()), {})
         number, code = labels.get(b"slot", b""), labels.get(b"code", b"0")
-        slot = Slot(revision.decode(), int(number) if number.isdigit() else None)
+        slot = Slot(revision, int(number) if number.isdigit() else None)
         requests = int(value)
         lost = requests if failed(int(code) if code.isdigit() else 0) else 0
         before = slots.get(slot)

@@ -23,6 +23,7 @@ Request = discovery_pb2.DeltaDiscoveryRequest
 Response = discovery_pb2.DeltaDiscoveryResponse
 
 WILDCARD = "*"
+MAX_MESSAGE = 500
 GONE = ""
 """The version of a resource that was taken away."""
 
@@ -145,7 +146,8 @@ class Exchange:
             return owners, []
         if len(owners) > 1:
             return owners, [sent]
-        message = request.error_detail.message
+        # The whole resource comes first in the message, and the reason last.
+        message = request.error_detail.message[-MAX_MESSAGE:]
         self.refusals.extend(Refusal(key, message) for key in owners)
         return owners, []
 

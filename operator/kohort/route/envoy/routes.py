@@ -77,28 +77,28 @@ def scopes(key: ModelKey) -> tuple[Resource, ...]:
     return tuple(found)
 
 
-def _slot_metadata(values: dict[str, str]) -> any_pb2.Any:
-    fields = {name: struct_pb2.Value(string_value=value) for name, value in values.items()}
-    return _packed(
-        set_metadata_pb2.Config(
-            metadata=[
-                set_metadata_pb2.Metadata(
-                    metadata_namespace=METADATA,
-                    value=struct_pb2.Struct(fields=fields),
-                    allow_overwrite=True,
-                )
-            ]
-        )
+def _slot_metadata(slot: int) -> any_pb2.Any:
+    number = struct_pb2.Struct(fields={"slot": struct_pb2.Value(string_value=str(slot))})
+    entry = set_metadata_pb2.Metadata(metadata_namespace=METADATA, value=number)
+    return _packed(set_metadata_pb2.Config(metadata=[entry]))
+
+
+def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value), append_action=_OVERWRITE
     )
 
 
 def _share(cluster: str, revision: str, slot: int, units: int) -> _WeightedCluster.ClusterWeight:
+    """One entry of a split. The headers are constants here, because looking them up costs more."""
+    header = [_header(HEADER_REVISION, revision)]
     entry = _WeightedCluster.ClusterWeight(
-        name=cluster, weight=wrappers_pb2.UInt32Value(value=units)
+        name=cluster,
+        weight=wrappers_pb2.UInt32Value(value=units),
+        request_headers_to_add=header,
+        response_headers_to_add=header,
     )
-    entry.typed_per_filter_config[FILTER_SLOT].CopyFrom(
-        _slot_metadata({"slot": str(slot), "revision": revision})
-    )
+    entry.typed_per_filter_config[FILTER_SLOT].CopyFrom(_slot_metadata(slot))
     return entry
 
 
@@ -201,30 +201,18 @@ def merged(matches: tuple[tuple[HeaderMatch, ...], ...]) -> tuple[tuple[HeaderMa
     return single + tuple(match for match in matches if len(match) != 1)
 
 
-def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
-    return base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key=name, value=value), append_action=_OVERWRITE
-    )
-
-
 def _cohort_routes(table: RouteTable, cohort: CohortRoute) -> Iterator[route_components_pb2.Route]:
     """One route for each alternative way to belong to the cohort."""
-    headers = [
-        _header(HEADER_COHORT, cohort.name),
-        _header(HEADER_REVISION, f"%DYNAMIC_METADATA({METADATA}:revision)%"),
-    ]
-    labels = {"model": str(table.key), "cohort": cohort.name}
+    headers = [_header(HEADER_COHORT, cohort.name)]
+    if not cohort.canary:
+        headers.append(_header(HEADER_REVISION, cohort.stable))
     route = route_components_pb2.Route(
         match=route_components_pb2.RouteMatch(prefix="/"),
         route=_action(table, cohort),
         request_headers_to_add=headers,
         response_headers_to_add=headers,
     )
-    route.metadata.filter_metadata[METADATA].update(labels)
-    if not cohort.canary:
-        route.typed_per_filter_config[FILTER_SLOT].CopyFrom(
-            _slot_metadata({"revision": cohort.stable})
-        )
+    route.metadata.filter_metadata[METADATA].update({"cohort": cohort.name})
     if not cohort.matches:
         yield route
     for match in merged(cohort.matches):

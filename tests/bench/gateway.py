@@ -1,0 +1,307 @@
+"""What a gateway costs, and how soon a decision has effect: ``python -m tests.bench.gateway``.
+
+Prints markdown tables. CPU is that of Envoy's threads, read from the kernel, so that a slow client does
+not matter; both Envoys are asked in turns of a few thousand requests, and ratios are of neighbouring
+turns, so that a busy machine does not matter much either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+from kohort.gateway.bootstrap import admin_socket, bootstrap
+from kohort.gateway.listener import typed
+from kohort.gateway.main import find_envoy
+from kohort.gateway.settings import Settings, parse
+from kohort.route.table import Endpoint, ModelKey
+from tests.component.gateway_parts import KEY, LOCALHOST, Fleet, fleet, free_port, table
+
+CONNECTIONS = 16
+CLIENTS = 512
+
+
+class Upstream(asyncio.Protocol):
+    """Answers every request with the same few bytes and its name."""
+
+    def __init__(self, revision: str) -> None:
+        self._answer = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
+            b"x-arm: " + revision.encode() + b"\r\n\r\n{}"
+        )
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            self._buffer = self._buffer[end + 4 :]
+            assert self._transport is not None
+            self._transport.write(self._answer)
+
+
+class Client(asyncio.Protocol):
+    """Sends requests one after the other on one connection."""
+
+    def __init__(self, requests: Sequence[bytes]) -> None:
+        self._requests = list(requests)
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = b""
+        self.failed = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport.write(self._requests.pop())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 or len(self._buffer) < end + 6:
+            return
+        self.failed += not self._buffer.startswith(b"HTTP/1.1 200")
+        self._buffer = b""
+        assert self._transport is not None
+        if self._requests:
+            self._transport.write(self._requests.pop())
+        else:
+            self._transport.close()
+            self.done.set_result(None)
+
+
+async def load(port: int, requests: Sequence[bytes]) -> None:
+    """Send all requests over some connections; fails when one is not answered 200."""
+    loop = asyncio.get_running_loop()
+    clients = []
+    for number in range(CONNECTIONS):
+        _, client = await loop.create_connection(
+            lambda number=number: Client(requests[number::CONNECTIONS]), LOCALHOST, port
+        )
+        clients.append(client)
+    await asyncio.gather(*(client.done for client in clients))
+    lost = sum(client.failed for client in clients)
+    if lost:
+        raise RuntimeError(f"{lost} of {len(requests)} requests failed")
+
+
+def requests_by(path: str, host: str, number: int) -> list[bytes]:
+    """Requests of many clients in turn."""
+    return [
+        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nx-client-id: client-{i % CLIENTS}\r\n"
+        "user-agent: bench\r\naccept: application/json\r\n\r\n".encode()
+        for i in range(number)
+    ]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process so far."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
+
+
+def plain_configuration(
+    settings: Settings, directory: Path, upstream: Endpoint
+) -> dict[str, object]:
+    """The gateway's configuration less everything that Kohort adds: one route to one cluster."""
+    config = bootstrap(settings, directory)
+    listener, _ = config["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    for name in ("scoped_routes", "early_header_mutation_extensions", "access_log"):
+        del manager[name]
+    manager["route_config"] = {
+        "virtual_hosts": [
+            {
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+            }
+        ]
+    }
+    manager["http_filters"] = [
+        typed("router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
+    ]
+    address = {"socket_address": {"address": upstream.address, "port_value": upstream.port}}
+    cluster = {
+        "name": "upstream",
+        "type": "STATIC",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": {
+            "cluster_name": "upstream",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    config["static_resources"] = {"listeners": [listener], "clusters": [cluster]}
+    del config["dynamic_resources"]
+    return config
+
+
+@contextlib.asynccontextmanager
+async def plain_envoy(upstream: Endpoint) -> AsyncIterator[tuple[int, int]]:
+    """A plain Envoy: its port and process."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made)
+        settings = parse(
+            ["--operator", "localhost:1", "--tls-dir", made, "--node-id", "plain"]
+            + ["--listen-address", LOCALHOST, "--port", str(port)]
+        )
+        path = directory / "plain.json"
+        path.write_text(json.dumps(plain_configuration(settings, directory, upstream)))
+        process = await asyncio.create_subprocess_exec(
+            find_envoy({}),
+            *("-c", str(path), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"),
+        )
+        try:
+            while not admin_socket(directory).exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            yield port, process.pid
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def envoy_of(pid: int) -> int:
+    """The Envoy that a kohort-gateway runs."""
+    children = await asyncio.to_thread(Path(f"/proc/{pid}/task/{pid}/children").read_text)
+    return int(children.split()[0])
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to send requests, and the process that pays for them."""
+
+    name: str
+    port: int
+    pid: int
+    requests: Sequence[bytes]
+
+
+async def cpu_per_request(way: Way) -> float:
+    """Microseconds of CPU for a request."""
+    before = cpu_seconds(way.pid)
+    await load(way.port, way.requests)
+    return (cpu_seconds(way.pid) - before) / len(way.requests) * 1e6
+
+
+def interval(values: Sequence[float]) -> str:
+    """Median, and the range that holds the middle 80 % of rounds."""
+    ordered = sorted(values)
+    low, high = ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]
+    return f"{statistics.median(values):.2f} [{low:.2f}, {high:.2f}]"
+
+
+async def cost(made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: int) -> None:
+    """CPU per request with everything on against a plain route."""
+    gateway = made.gateways[0]
+    wanted = table(25)
+    made.server.publish(wanted, {"r1": (upstreams[0],), "r2": (upstreams[1],)})
+    await made.effective(wanted)
+    pid = await envoy_of(gateway.process.pid)
+    port = gateway.address.port
+    path = f"/{KEY.namespace}/{KEY.name}/v2/models/m/infer"
+    host = f"{KEY.name}.{KEY.namespace}.svc"
+    async with plain_envoy(upstreams[0]) as (plain_port, plain_pid):
+        plain = Way("plain route", plain_port, plain_pid, requests_by(path, host, turn))
+        ways = [
+            Way("Kohort by path", port, pid, requests_by(path, host, turn)),
+            Way("Kohort by host", port, pid, requests_by("/v2/models/m/infer", host, turn)),
+        ]
+        for way in (plain, *ways):
+            await cpu_per_request(way)
+        microseconds: dict[str, list[float]] = {way.name: [] for way in (plain, *ways)}
+        for _ in range(rounds):
+            for way in (plain, *ways):
+                microseconds[way.name].append(await cpu_per_request(way))
+    print(f"\n{rounds} rounds of {turn} requests, {CONNECTIONS} connections, one worker\n")
+    print("| way | µs CPU per request | ratio to plain, same round |\n|---|---|---|")
+    base = microseconds[plain.name]
+    for name, values in microseconds.items():
+        ratios = [value / plain for value, plain in zip(values, base, strict=True)]
+        print(f"| {name} | {interval(values)} | {interval(ratios)} |")
+
+
+async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisions: int) -> None:
+    """From publish to the first answer of the new revision."""
+    gateway = made.gateways[0]
+    idle = table(0, canary="")
+    for number in range(others):
+        key = ModelKey("other", f"model-{number}")
+        made.server.publish(table(0, canary="", key=key), {"r1": (upstreams[0],)})
+    if others:
+        await made.effective(table(0, canary="", key=key))
+    endpoints = {"r1": (upstreams[0],), "r2": (upstreams[1],)}
+    made.server.publish(idle, endpoints)
+    await made.effective(idle)
+    reader, writer = await asyncio.open_connection(LOCALHOST, gateway.address.port)
+    request = requests_by(f"/{KEY.namespace}/{KEY.name}/v2", "gateway", 1)[0]
+
+    async def arm() -> bytes:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+        return head.partition(b"x-arm: ")[2][:2]
+
+    waits = []
+    for number in range(decisions):
+        weight = 100 if number % 2 == 0 else 0
+        expected = b"r2" if weight else b"r1"
+        await asyncio.sleep(0.02)
+        started = time.perf_counter()
+        made.server.publish(table(weight), endpoints)
+        while await arm() != expected:
+            pass
+        waits.append((time.perf_counter() - started) * 1e3)
+    writer.close()
+    ordered = sorted(waits[2:])
+    p50, p95 = statistics.median(ordered), ordered[int(len(ordered) * 0.95)]
+    print(f"| {others} | {p50:.1f} | {p95:.1f} | {len(ordered)} |")
+
+
+async def measure(options: argparse.Namespace) -> None:
+    """Both tables."""
+    loop = asyncio.get_running_loop()
+    upstreams = []
+    for revision in ("r1", "r2"):
+        port = free_port()
+        await loop.create_server(lambda name=revision: Upstream(name), LOCALHOST, port)
+        upstreams.append(Endpoint(LOCALHOST, port))
+    with tempfile.TemporaryDirectory() as made:
+        async with fleet(Path(made)) as alone:
+            await cost(alone, upstreams, options.rounds, options.turn)
+    print("\n| other models | publish → effect, p50 ms | p95 ms | decisions |\n|---|---|---|---|")
+    for others in options.others:
+        with tempfile.TemporaryDirectory() as made:
+            async with fleet(Path(made)) as many:
+                await effect(many, upstreams, others, options.decisions)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--turn", type=int, default=4000, help="requests of one turn")
+    parser.add_argument("--decisions", type=int, default=100)
+    parser.add_argument("--others", type=int, nargs="*", default=[0, 1000])
+    uvloop.run(measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
