@@ -21,7 +21,7 @@ from kohort_server.loading import WarmModel, load
 
 BACKLOG = 4096
 LONGEST_DRAIN = 25.0  # seconds after the drain delay; then what is unanswered is given up
-LONGEST_CLOSE = 1.0  # seconds for the last bytes to leave
+LONGEST_CLOSE = 1.0  # seconds for the last clients to come to their end
 LOOK = 0.02  # seconds between looks for whether the last answer has gone out
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ async def serve(options: Options) -> None:
         log.info("ready: %s", describe(model))
         await stop.wait()
         await drain(routes, front, options.drain_delay)
+        listener.close()
+        await until(lambda: not (front.busy() or front.expecting()), LONGEST_CLOSE)
         batcher.close()
     listener.close()
     front.close()

@@ -124,6 +124,16 @@ def test_an_http_1_0_client_is_answered_and_the_connection_closed(server: Server
     assert talk(server, b"GET /v2/health/live HTTP/1.0\r\n\r\n") == [(200, b'{"live":true}')]
 
 
+@pytest.mark.parametrize("rows", [1, 100])
+def test_an_offered_upgrade_is_ignored_and_the_request_answered(
+    server: ServerProcess, rows: int
+) -> None:
+    body = infer_body(rows, "java")
+    offer = infer_head(len(body), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c") + body
+    answers = talk(server, offer + LIVE + closing(LIVE))
+    assert [status for status, _ in answers] == [200] * 3
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
@@ -136,7 +146,6 @@ def test_an_http_1_0_client_is_answered_and_the_connection_closed(server: Server
         ),
         (b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nBad Name: 1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", 501),
         (b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
         (infer_head(2 << 20), 413),

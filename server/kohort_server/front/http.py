@@ -74,6 +74,10 @@ class HttpFront:
         """Whether a request is being received or waits for its answer."""
         return self.unanswered > 0 or any(c.receiving for c in self.connections)
 
+    def expecting(self) -> bool:
+        """Whether a client connected so late that its request may still be on its way."""
+        return any(c.opened_while_draining for c in self.connections)
+
     async def sweep(self) -> None:
         """Close connections that are idle or slow for too long, for ever."""
         loop = asyncio.get_running_loop()
@@ -118,6 +122,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_url",
         "_wire_size",
         "deadline",
+        "opened_while_draining",
         "receiving",
     )
 
@@ -132,6 +137,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._lingering = False
         self._refusal: tuple[int, str, int | None] | None = None
         self.receiving = False
+        self.opened_while_draining = False
         self.deadline = 0.0
         self._exchange = Exchange(self)
         self._url = b""
@@ -157,6 +163,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if len(self._front.connections) >= self._limits.connections:
             transport.close()
             return
+        self.opened_while_draining = self._front.draining
         self._front.connections.add(self)
         self.deadline = self._loop.time() + self._limits.idle
 
@@ -206,10 +213,16 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._large_body_complete(self._body)
             return
         self._wire_size += nbytes
+        self._parse(self._scratch[:nbytes])
+
+    def _parse(self, data: memoryview) -> None:
         try:
-            self._parser.feed_data(self._scratch[:nbytes])
-        except httptools.HttpParserUpgrade:
-            self._refuse(501, "this connection cannot be upgraded; speak HTTP/1.1")
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The request is complete and was answered as HTTP/1.1, which the protocol allows.
+            self._parser = httptools.HttpRequestParser(self)
+            if rest := data[upgrade.args[0] :]:
+                self._parse(rest)
         except httptools.HttpParserError as error:
             if self._refusal is not None:
                 self._refuse(*self._refusal)
