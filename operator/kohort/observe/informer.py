@@ -11,26 +11,16 @@ from typing import Generic
 import msgspec
 
 from kohort.kube import ApiError, Kube
+from kohort.observe.listing import list_all
 from kohort.observe.objects import T
 from kohort.observe.store import Store
 from kohort.observe.wire import Metadata
 
 log = logging.getLogger(__name__)
 
-PAGE = "500"
 WATCH_SECONDS = 300
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 GONE = 410
-
-
-class _ListMetadata(msgspec.Struct, rename="camel"):
-    resource_version: str = "0"
-    next: str = msgspec.field(default="", name="continue")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMetadata
-    items: list[msgspec.Raw] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -46,7 +36,6 @@ class _Bare(msgspec.Struct):
     message: str = ""
 
 
-_PAGES = msgspec.json.Decoder(_Page)
 _EVENTS = msgspec.json.Decoder(_Event)
 _BARE = msgspec.json.Decoder(_Bare)
 
@@ -104,19 +93,9 @@ class Informer(Generic[T]):
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _list(self) -> None:
-        objects: list[T] = []
-        page = _ListMetadata()
-        while True:
-            params = {**self._params, "limit": PAGE}
-            if page.next:
-                params["continue"] = page.next
-            content = _PAGES.decode(await self._kube.call("GET", self._path, params=params))
-            page = content.metadata
-            objects += [self._parse(item) for item in content.items or ()]
-            if not page.next:
-                break
-        self._store.replace(objects, int(page.resource_version or 0), self._namespace)
-        self._version = page.resource_version
+        objects, version = await list_all(self._kube, self._path, self._params, self._parse)
+        self._store.replace(objects, int(version or 0), self._namespace)
+        self._version = version
         self.synced.set()
 
     async def _watch(self) -> None:

@@ -32,16 +32,45 @@ class Model(msgspec.Struct, frozen=True):
         return Owner(self.key.namespace, self.key.name, self.uid)
 
 
-def parse_model(content: Mapping[str, Any]) -> Model:
+class _Wire(msgspec.Struct):
+    """A ModelDeployment in JSON; spec and status are decoded apart, as either may be unreadable."""
+
+    metadata: Metadata
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_WIRE = msgspec.json.Decoder(_Wire)
+_SPEC = msgspec.json.Decoder(Spec)
+_STATUS = msgspec.json.Decoder(Status)
+
+
+def parse_model(content: bytes | msgspec.Raw) -> Model:
+    """A ModelDeployment out of its JSON."""
+    wire = _WIRE.decode(content)
+    return _model(
+        wire.metadata, lambda: _SPEC.decode(wire.spec), lambda: _STATUS.decode(wire.status)
+    )
+
+
+def convert_model(content: Mapping[str, Any]) -> Model:
     """A ModelDeployment out of its JSON-like value."""
-    meta = msgspec.convert(content["metadata"], Metadata)
-    spec, invalid = None, ""
-    status = Status()
+    return _model(
+        msgspec.convert(content["metadata"], Metadata),
+        lambda: msgspec.convert(content.get("spec"), Spec),
+        lambda: msgspec.convert(content.get("status") or {}, Status),
+    )
+
+
+def _model(
+    meta: Metadata, read_spec: Callable[[], Spec], read_status: Callable[[], Status]
+) -> Model:
+    spec, status, invalid = None, Status(), ""
     try:
-        status = msgspec.convert(content.get("status") or {}, Status)
-        spec = msgspec.convert(content.get("spec"), Spec)
+        status = read_status()
+        spec = read_spec()
     except msgspec.ValidationError as error:
-        spec, invalid = None, f"{error}; apply the CRD of this version of Kohort"
+        invalid = f"{error}; apply the CRD of this version of Kohort"
     return Model(
         key=ModelKey(meta.namespace, meta.name),
         uid=meta.uid,

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aiohttp
-import msgspec
 
 from kohort.act.apply import Writer
 from kohort.act.events import Recorder
@@ -26,6 +25,7 @@ from kohort.contract import (
 from kohort.kube import ApiError, Kube, Server
 from kohort.observe import gateways
 from kohort.observe.informer import Informer
+from kohort.observe.listing import list_all
 from kohort.observe.objects import (
     Deployment,
     Pod,
@@ -41,6 +41,7 @@ from kohort.runtime import status_server
 from kohort.runtime.certificates import Secrets
 from kohort.runtime.fleet import Fleet
 from kohort.runtime.lease import LeaseElection
+from kohort.runtime.memory import give_back_memory
 from kohort.runtime.metrics import Metrics
 from kohort.runtime.models import Model, Models, parse_model
 from kohort.runtime.queue import WorkQueue
@@ -61,6 +62,8 @@ STOP_GRACE_SECONDS = 2.0
 # Older than this, a pass or a watch does not hang on something: it hangs.
 STUCK_SECONDS = 600.0
 RETRY_SECONDS = 1.0
+# The first lists are digested by then.
+TRIM_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
@@ -232,25 +235,20 @@ class Operator:
     async def _list_models(self) -> None:
         for namespace in self._settings.watch_namespaces or ("",):
             path = f"{API_ROOT}/{f'namespaces/{namespace}/' if namespace else ''}{PLURAL}"
-            models: list[Model] = []
-            params = {"limit": "250"}
-            while True:
-                page = msgspec.json.decode(await self._kube.call("GET", path, params=params))
-                models += [parse_model(item) for item in page["items"]]
-                more = page["metadata"].get("continue")
-                if not more:
-                    break
-                params["continue"] = more
-            self._models.replace(models, int(page["metadata"]["resourceVersion"]), namespace)
+            models, version = await list_all(self._kube, path, {}, parse_model)
+            self._models.replace(models, int(version or 0), namespace)
 
     async def _resync(self) -> None:
         """Lists models now and then: kopf never tells of a deletion that it has missed."""
+        await asyncio.sleep(TRIM_SECONDS)
+        give_back_memory()
         while True:
             await asyncio.sleep(self._settings.resync)
             try:
                 await self._list_models()
             except ApiError as error:
                 log.warning("Cannot list models, trying again: %s", error)
+            give_back_memory()
 
     def _start_informers(self, group: asyncio.TaskGroup) -> None:
         def follow(

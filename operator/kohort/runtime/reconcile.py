@@ -121,22 +121,26 @@ class Reconciler:
         self._readings[key] = readings
 
     async def reconcile(self, key: ModelKey) -> None:
-        """One pass.
+        """Brings a model as far as it can be brought without waiting.
 
         Raises:
             ApiError: a write was not taken; another pass will want the same again.
         """
-        model = self._models.get(key)
         readings = self._readings.pop(key, {})
+        # Pods follow their record at once, while its pod template is still at hand.
+        if await self._pass(key, readings):
+            await self._pass(key, {})
+
+    async def _pass(self, key: ModelKey, readings: Mapping[str, Reading]) -> bool:
+        """One pass; returns whether it recorded a revision."""
+        model = self._models.get(key)
         if model is None or model.deleting:
-            self._fleet.forget(key)
-            self._refused.pop(key, None)
-            self._unwritten.pop(key, None)
-            return
+            self._forget(key)
+            return False
         now = datetime.now(UTC)
         if model.spec is None:
             await self._persist(model, invalid_status(model, now))
-            return
+            return False
         gateways = await self._gateways(model)
         identity = Identity(key.namespace, key.name, model.uid, model.generation)
         world = World(
@@ -160,6 +164,13 @@ class Reconciler:
             self._wake(key, outcome.wake_after)
         if gateways.behind:
             self._wake(key, self._fleet.patience(key))
+        return any(isinstance(action, RecordRevision) for action in outcome.actions)
+
+    def _forget(self, key: ModelKey) -> None:
+        """Drops what is remembered of a model that is gone."""
+        self._fleet.forget(key)
+        self._refused.pop(key, None)
+        self._unwritten.pop(key, None)
 
     def _lag(self, model: Model, outcome: Outcome) -> float:
         """Seconds that the write of this status may still wait; 0: write now, or nothing to write."""
@@ -184,7 +195,7 @@ class Reconciler:
             return
         self._unwritten.pop(model.key, None)
         answer = await self._writer.write_status(model.owner, model.version, status)
-        self._models.put_answer(parse_model(msgspec.json.decode(answer)))
+        self._models.put_answer(parse_model(answer))
 
     async def _act(self, model: Model, action: Action) -> None:
         owner, name = model.owner, action.revision

@@ -12,7 +12,7 @@ import kopf
 
 from kohort.contract import GROUP, PLURAL
 from kohort.kube import Server
-from kohort.runtime.models import Model, parse_model
+from kohort.runtime.models import Model, convert_model
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.reconnect_backoff = 2
+    # Small pages: what a list needs at its peak, the process keeps.
+    settings.watching.chunk_size = 100
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 1
     settings.process.ultimate_exiting_timeout = STOP_SECONDS
@@ -96,7 +98,7 @@ class ModelSource:
 
         @kopf.on.event(GROUP, "v1alpha1", PLURAL, registry=registry)
         async def changed(event: Mapping[str, Any], **_: Any) -> None:
-            model = parse_model(event["object"])
+            model = convert_model(event["object"])
             loop.call_soon_threadsafe(self._on_event, event["type"] or "LISTED", model)
 
         return registry
