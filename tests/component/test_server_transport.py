@@ -132,6 +132,7 @@ def test_an_offered_upgrade_is_ignored_and_the_request_answered(
     offer = infer_head(len(body), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c") + body
     answers = talk(server, offer + LIVE + closing(LIVE))
     assert [status for status, _ in answers] == [200] * 3
+    assert json.loads(answers[0][1])["id"] == "java"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,11 @@ def test_an_offered_upgrade_is_ignored_and_the_request_answered(
         ),
         (b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nBad Name: 1\r\n\r\n", 400),
+        (
+            b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            501,
+        ),
         (b"GET /" + b"a" * 60_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
         (infer_head(2 << 20), 413),

@@ -219,10 +219,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # The request is complete and was answered as HTTP/1.1, which the protocol allows.
             self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self._parse(rest)
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if self._refusal is not None:
                 self._refuse(*self._refusal)
@@ -231,6 +229,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             if self.receiving:
                 self._expect_more()
+
+    def _ignore_upgrade(self, rest: memoryview) -> None:
+        """Speak HTTP/1.1 on, as the protocol allows; the parser has left out an announced body."""
+        if self.receiving:
+            size = self._body_size or 0
+            self._piece = bytes(rest[:size])
+            if len(self._piece) < size:
+                self._expect_more()
+                return
+            self._complete(self._piece)
+            rest = rest[size:]
+        if rest:
+            self._parse(rest)
 
     def _expect_more(self) -> None:
         """Part of a request has arrived: prepare for the rest of it."""
@@ -279,6 +290,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refusal = (431, f"the head exceeds {self._limits.head} bytes", None)
             raise Refusal
         headers = exchange.headers
+        if b"transfer-encoding" in headers and self._parser.should_upgrade():
+            self._refusal = (501, "a chunked request cannot offer an upgrade", None)
+            raise Refusal
         length = headers.get(b"content-length")
         if length is not None:
             size = int(length)
@@ -317,7 +331,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             body = bytes(self._chunked)
             self._chunked = bytearray()
             self._complete(body)
-        else:
+        elif self._body_size == len(self._piece) or not self._body_size:
             self._complete(self._piece)
 
     # Answers.
