@@ -202,7 +202,8 @@ def test_state_stays_small_however_many_processes_come_and_go() -> None:
     evidence = started()
     for second in range(1, 3 * SOURCE_LIMIT):
         counted = ((10**6 * second, 5), (10**9 * second, 10**6))
-        evidence = after(evidence, reading(second, **{f"gateway-{second}": counted}))
+        sources = {f"gateway-{second}": reading(second, a=counted).sources["a"]}
+        evidence = after(evidence, Reading(at=START.timestamp() + second, sources=sources))
         evidence = structs.replace(evidence, verdict=Verdict.INSUFFICIENT)
     assert len(evidence.state) <= 16384
 
