@@ -59,11 +59,12 @@ def read_images(path: Path) -> dict[str, Image]:
         ClusterError: the file is not there or not what it should be.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])  # type: ignore[return-value]
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
     except (OSError, msgspec.MsgspecError) as error:
         raise ClusterError(
             f'{path} cannot be read: {error}; write {{"IMAGE": {{"entrypoint": ["PROGRAM"]}}}}'
         ) from error
+    return {**found}
 
 
 def end_processes(state_dir: Path) -> None:

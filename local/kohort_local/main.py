@@ -174,3 +174,7 @@ def _logs(given: argparse.Namespace) -> int:
 def _gpus(given: argparse.Namespace) -> int:
     _cluster(given).set_gpus(given.count)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -100,10 +100,21 @@ class _Side(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.ended = True
-        if self.other is None or self.other.transport is None or self.other.ended:
+        if self.other is None:
+            return True
+        if self.other.transport is None or self.other.ended:
             return False  # nothing comes from either side any more
         self.other.transport.write_eof()
         return True
+
+    def join(self, other: _Side) -> None:
+        """From now on each sends what the other one receives."""
+        assert other.transport is not None
+        self.other, other.other = other, self
+        other.transport.write(self.early)
+        self.early = b""
+        if self.ended:
+            other.transport.write_eof()
 
     def pause_writing(self) -> None:
         if self.other and self.other.transport:
@@ -119,7 +130,7 @@ class _Side(asyncio.Protocol):
 
 
 class _Incoming(_Side):
-    """A client's side; nothing is read from it before a pod has been found."""
+    """A client's side: it may speak before a pod has been found."""
 
     def __init__(self, proxy: Proxy, node_port: int) -> None:
         super().__init__()
@@ -128,8 +139,6 @@ class _Incoming(_Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
         self._proxy.begin(self._connect())
 
     async def _connect(self) -> None:
@@ -146,9 +155,7 @@ class _Incoming(_Side):
             if self.transport.is_closing():
                 outgoing.transport.close()
                 return
-            self.other, outgoing.other = outgoing, self
-            outgoing.transport.write(self.early)
-            self.transport.resume_reading()
+            self.join(outgoing)
             return
         self.transport.abort()
 

@@ -30,9 +30,9 @@ class LogWriter:
             self._file.write(b"".join(stamp + line + b"\n" for line in lines))
 
     def close(self) -> None:
-        """Write what has no end of line yet."""
+        """Write what has no end of line, without one."""
         if self._partial:
-            self.write(b"\n")
+            self._file.write(now_micro().encode() + b" " + self._partial)
         self._file.close()
 
 
