@@ -82,11 +82,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def listed(names: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
 def uri_tail(uri: str, width: int) -> str:
     """As many whole path segments from the end of a URI as fit in ``width`` characters."""
     uri = clean(uri)
