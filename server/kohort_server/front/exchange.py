@@ -38,7 +38,7 @@ class Exchange:
         self.connection = connection
         self.method = b""
         self.path = b""
-        self.headers: dict[bytes, bytes] = {}  # only those that the server looks at, lower case
+        self.headers: dict[bytes, bytes] = {}  # names in lower case
         self.body: bytes | memoryview = b""
         self.keep_alive = True
         self.received = 0.0  # time.perf_counter when the request was complete

@@ -25,17 +25,6 @@ CHUNK_OVERHEAD = 8  # bytes on the wire per byte of a chunked body, beyond which
 MAX_PIPELINED = 64  # unanswered requests of one connection, beyond which it is not read
 LINGER = 2.0  # seconds in which what a refused client still sends is discarded
 SWEEP = 1.0  # seconds between looks for connections that are too slow
-WANTED_HEADERS = frozenset(
-    {
-        b"accept-encoding",
-        b"content-encoding",
-        b"content-length",
-        b"expect",
-        HEADER_LENGTH,
-        b"transfer-encoding",
-        b"x-kohort-cohort",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +97,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_exchange",
         "_filled",
         "_front",
+        "_headers",
         "_held",
         "_limits",
         "_lingering",
@@ -122,6 +112,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_url",
         "_wire_size",
         "deadline",
+        "on_header",
         "opened_while_draining",
         "receiving",
     )
@@ -132,6 +123,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._limits = front.limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        # The parser adds a header by calling this: a method in C, several times per request.
+        self._headers: dict[bytes, bytes] = {}
+        self.on_header = self._headers.__setitem__
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
         self._lingering = False
@@ -270,16 +264,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.receiving = True
         self._exchange = Exchange(self)
         self._url = b""
+        self._headers.clear()
         self._body_size = None
         self.deadline = self._loop.time() + self._limits.request
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in WANTED_HEADERS:
-            self._exchange.headers[name] = value
 
     def on_headers_complete(self) -> None:
         exchange = self._exchange
@@ -289,7 +279,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._wire_size >= self._limits.head + SCRATCH:
             self._refusal = (431, f"the head exceeds {self._limits.head} bytes", None)
             raise Refusal
-        headers = exchange.headers
+        headers = exchange.headers = {name.lower(): told for name, told in self._headers.items()}
         if b"transfer-encoding" in headers and self._parser.should_upgrade():
             self._refusal = (501, "a chunked request cannot offer an upgrade", None)
             raise Refusal
