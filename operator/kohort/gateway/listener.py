@@ -168,7 +168,8 @@ def clients_listener(settings: Settings) -> Config:
         codec_type="AUTO",
         scoped_routes=_scoped_routes(),
         use_remote_address=True,
-        internal_address_config={"cidr_ranges": []},
+        # Nobody is internal: who is may send x-envoy-… headers, and an empty list means a default.
+        internal_address_config={"cidr_ranges": [{"address_prefix": "::", "prefix_len": 128}]},
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",

@@ -1,0 +1,360 @@
+"""What clients meet at a real gateway: addresses, stickiness, headers that nobody can fake, counters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from kohort.contract import SLOTS, UNITS_PER_SLOT, failed
+from kohort.observe.gateways import Slot, scrape, table_versions
+from kohort.route.table import ModelKey
+from tests.component.gateway_parts import KEY, Fleet, Gateway, ModelServer, fleet, table, until
+
+BASE = f"/{KEY.namespace}/{KEY.name}"
+PATH = f"{BASE}/v2/models/m/infer"
+CLIENTS = 10_000
+
+
+@pytest_asyncio.fixture(scope="module")
+async def servers() -> AsyncIterator[dict[str, ModelServer]]:
+    made = {revision: await ModelServer(revision).start() for revision in ("r1", "r2")}
+    yield made
+    for server in made.values():
+        await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def two(
+    servers: dict[str, ModelServer], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Fleet]:
+    async with fleet(tmp_path_factory.mktemp("fleet"), 2) as made:
+        yield made
+
+
+async def serve(made: Fleet, servers: dict[str, ModelServer], weight: int, **options: str) -> None:
+    wanted = table(weight, **options)  # type: ignore[arg-type]
+    made.server.publish(wanted, {name: (server.endpoint,) for name, server in servers.items()})
+    await made.effective(wanted)
+
+
+async def arms(made: Fleet, gateway: Gateway, clients: int = CLIENTS) -> list[str]:
+    """The revision of each client, asked at one gateway."""
+    places = asyncio.Semaphore(64)
+
+    async def arm(number: int) -> str:
+        headers = {"x-client-id": f"client-{number}"}
+        async with places, made.session.get(gateway.url + PATH, headers=headers) as response:
+            assert response.status == 200
+            told = (await response.json())["revision"]
+            assert response.headers["x-kohort-revision"] == told
+            return str(told)
+
+    return await asyncio.gather(*(arm(number) for number in range(clients)))
+
+
+async def get(
+    made: Fleet, target: str, gateway: Gateway | None = None, **headers: str
+) -> tuple[int, dict[str, str], str]:
+    gateway = gateway or made.gateways[0]
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with made.session.get(gateway.url + target, headers=sent) as response:
+        return response.status, dict(response.headers), await response.text()
+
+
+async def test_a_client_keeps_its_revision_across_gateways_restarts_and_rising_weights(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    before: set[int] = set()
+    for weight in (0, 5, 25):
+        await serve(two, servers, weight)
+        first = await arms(two, two.gateways[0])
+        canary = {number for number, arm in enumerate(first) if arm == "r2"}
+        assert before <= canary
+        assert abs(len(canary) - CLIENTS * weight / 100) < 4 * (CLIENTS * 0.25) ** 0.5
+        before = canary
+    assert await arms(two, two.gateways[1]) == first
+
+    again = await two.add("gateway-again")
+    assert await arms(two, again) == first
+    two.gateways.remove(again)
+    await again.kill()
+
+    await serve(two, servers, 10)
+    lower = await arms(two, two.gateways[0])
+    assert {number for number, arm in enumerate(lower) if arm == "r2"} < before
+
+
+async def test_another_salt_picks_other_clients(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 10, salt="one")
+    one = await arms(two, two.gateways[0], 1000)
+    await serve(two, servers, 10, salt="two")
+    two_ = await arms(two, two.gateways[0], 1000)
+    both = sum(a == b == "r2" for a, b in zip(one, two_, strict=True))
+    assert one != two_
+    assert both < 50
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "arrives"),
+    [
+        (PATH, "anything", "/v2/models/m/infer"),
+        (f"{BASE}/v2?verbose=1", "anything", "/v2?verbose=1"),
+        (BASE, "anything", "/"),
+        ("/v2/models/m/infer", "burger.shop", "/v2/models/m/infer"),
+        ("/v2", "burger.shop.svc", "/v2"),
+        ("/v2/health/ready", "burger.shop.svc.cluster.local", "/v2/health/ready"),
+        ("/v2/health/live?a=b", "burger.shop.svc.cluster.local:8080", "/v2/health/live?a=b"),
+        ("/v2", "burger.shop.svc.cluster.local.", "/v2"),
+    ],
+)
+async def test_a_model_is_found_by_path_and_by_host(
+    two: Fleet, servers: dict[str, ModelServer], target: str, host: str, arrives: str
+) -> None:
+    await serve(two, servers, 0, canary="")
+    status, headers, body = await get(two, target, host=host)
+    assert (status, headers["x-kohort-cohort"]) == (200, "everyone")
+    assert f'"path": "{arrives}"' in body
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("/shop/nope/v2", "anything"),
+        ("/v2", "nope.shop"),
+        ("/v2/models/m/infer", "burger.other.svc"),
+        ("/v2", "burger.shop.svc.evil.example"),
+        ("/", "anything"),
+        ("/shop", "anything"),
+        ("/shop/burgers/v2", "anything"),
+        ("/healthcheck/fail", "anything"),
+    ],
+)
+async def test_what_leads_to_no_model_is_told_so_in_json(
+    two: Fleet, servers: dict[str, ModelServer], target: str, host: str
+) -> None:
+    await serve(two, servers, 0, canary="")
+    status, headers, body = await get(two, target, host=host)
+    assert status == 404
+    assert headers["Content-Type"] == "application/json"
+    assert "no model here" in body
+    assert '"error"' in body
+
+
+async def test_headers_of_the_gateway_cannot_be_faked(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 0, canary="", staff="r2")
+    servers["r1"].headers.clear()
+    status, headers, _ = await get(
+        two,
+        PATH,
+        x_keep="1",
+        x_kohort_cohort="staff",
+        x_kohort_revision="r2",
+        x_kohort_scope="/shop/other",
+        x_kohort_anything="1",
+        x_envoy_upstream_rq_timeout_ms="1",
+        x_envoy_max_retries="9",
+        x_wait="0.1",
+    )
+    assert (status, headers["x-kohort-cohort"], headers["x-kohort-revision"]) == (
+        200,
+        "everyone",
+        "r1",
+    )
+    (arrived,) = servers["r1"].headers
+    ours = {k.lower(): v for k, v in arrived.items() if k.lower().startswith("x-kohort")}
+    assert ours == {"x-kohort-cohort": "everyone", "x-kohort-revision": "r1"}
+
+
+async def test_a_cohort_is_matched_by_its_header_in_order(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 0, canary="", staff="r2")
+    _, headers, _ = await get(two, PATH, x_org="acme")
+    assert (headers["x-kohort-cohort"], headers["x-kohort-revision"]) == ("staff", "r2")
+    _, headers, _ = await get(two, PATH, x_org="acme-not")
+    assert headers["x-kohort-cohort"] == "everyone"
+
+
+async def test_slots_count_every_way_a_request_can_end(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    key = ModelKey("shop", "counted")
+    gateway = two.gateways[0]
+    wanted = table(50, key=key, canary="gone")
+    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,), "gone": ()})
+    await two.effective(wanted)
+    expected: dict[Slot, list[int]] = {}
+    for number in range(300):
+        ending = ({}, {"x-status": "500"}, {"x-status": "404"}, {"x-reset": "1"})[number % 4]
+        headers = {"x-client-id": f"c{number}", **ending}
+        url = f"{gateway.url}/shop/counted/v2"
+        async with two.session.get(url, headers=headers) as response:
+            arm = response.headers["x-kohort-revision"]
+            assert response.headers["x-kohort-cohort"] == "everyone"
+            unit = xxh64(f"salt:c{number}".encode()) % (SLOTS * UNITS_PER_SLOT)
+            slot = Slot(arm, unit // UNITS_PER_SLOT)
+            assert (arm == "gone") == (unit < SLOTS * UNITS_PER_SLOT // 2)
+            assert arm == "r1" or response.status == 503
+            tally = expected.setdefault(slot, [0, 0])
+            tally[0] += 1
+            tally[1] += failed(response.status)
+
+    async def counted() -> bool:
+        seen = await scrape(two.session, [gateway.address])
+        found = seen.counts.get((key, "everyone"), {})
+        return [
+            {slot: [count.requests, count.failed] for slot, count in slots.items()}
+            for slots in found.values()
+        ] == [expected]
+
+    await until(counted)
+    reading = (await scrape(two.session, [gateway.address]))[(key, "everyone")]
+    (counts,) = reading.sources.values()
+    assert counts["gone"].requests == counts["gone"].failed > 0
+    assert counts["r1"].requests + counts["gone"].requests == 300
+    two.server.withdraw(key)
+
+
+async def test_a_cohort_outside_a_rollout_has_no_slots(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    key = ModelKey("shop", "calm")
+    wanted = table(0, key=key, canary="")
+    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,)})
+    await two.effective(wanted)
+    await get(two, "/shop/calm/v2")
+
+    async def counted() -> bool:
+        seen = await scrape(two.session, [two.gateways[0].address])
+        return [set(s) for s in seen.counts.get((key, "everyone"), {}).values()] == [
+            {Slot("r1", None)}
+        ]
+
+    await until(counted)
+
+
+async def test_a_gateway_tells_the_table_it_serves_and_that_it_has_none(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 5)
+    addresses = [gateway.address for gateway in two.gateways]
+    versions = await table_versions(two.session, addresses, KEY)
+    assert set(versions.values()) == {table(5).version}
+    nothing = await table_versions(two.session, addresses, ModelKey("shop", "nope"))
+    assert {str(answer) for answer in nothing.values()} == {
+        "Unknown(reason='it has no routes for this model yet')"
+    }
+
+
+async def test_a_gateway_that_is_gone_is_an_error_and_not_a_count(two: Fleet) -> None:
+    gone = await two.add("gateway-gone")
+    two.gateways.remove(gone)
+    await gone.kill()
+    seen = await scrape(two.session, [two.gateways[0].address, gone.address])
+    assert len(seen.processes) == 1
+    assert "gateway-gone" in seen.errors[0]
+
+
+async def test_only_readiness_and_counters_are_reachable_on_the_status_port(two: Fleet) -> None:
+    url = two.gateways[0].status_url
+    for path in ("/", "/config_dump", "/quitquitquit", "/stats", "/stats/prometheus?usedonly"):
+        async with two.session.get(url + path) as response:
+            assert response.status == 404, path
+    async with two.session.post(f"{url}/stats/prometheus") as response:
+        assert response.status == 404
+    async with two.session.get(f"{url}/ready") as response:
+        assert response.status == 200
+
+
+async def test_a_refused_table_touches_no_other_model(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 5)
+    bad = ModelKey("shop", "bad")
+    endpoints = {"r1": (servers["r1"].endpoint,)}
+    good_table = table(0, key=bad, canary="")
+    two.server.publish(good_table, endpoints)
+    await two.effective(good_table)
+    bad_table = table(5, key=bad, salt="line\nbreak\0")
+    two.server.publish(bad_table, endpoints)
+
+    async def refused() -> bool:
+        return any(key == bad for key, _ in two.refusals)
+
+    await until(refused)
+    await serve(two, servers, 25)
+    assert (await get(two, "/shop/bad/v2"))[0] == 200
+    two.server.withdraw(bad)
+
+    async def unreachable() -> bool:
+        return (await get(two, "/shop/bad/v2"))[0] == 404
+
+    await until(unreachable)
+
+
+async def test_http2_without_tls_is_served_on_the_same_port(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    await serve(two, servers, 0, canary="")
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-s", "--http2-prior-knowledge", "-o", "/dev/null"),
+        *("-w", "%{http_version} %{http_code}", two.gateways[0].url + PATH),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert output.decode() == "2 200"
+
+
+async def test_a_body_goes_through_unchanged(two: Fleet, servers: dict[str, ModelServer]) -> None:
+    await serve(two, servers, 0, canary="")
+    body = b"x" * (3 << 20)
+    async with two.session.post(two.gateways[0].url + PATH, data=body) as response:
+        assert response.status == 200
+
+
+async def test_no_pod_is_told_in_json_with_the_revision(two: Fleet) -> None:
+    key = ModelKey("shop", "empty")
+    wanted = table(0, key=key, canary="")
+    two.server.publish(wanted, {})
+    await two.effective(wanted)
+    status, headers, body = await get(two, "/shop/empty/v2")
+    assert (status, headers["x-kohort-revision"]) == (503, "r1")
+    assert '"error"' in body
+
+
+def xxh64(data: bytes) -> int:
+    """XXH64 with seed 0 of fewer than 32 bytes, as published by its author: Envoy's hash."""
+    first, second, third, fourth, fifth = (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
+    mask = (1 << 64) - 1
+
+    def rotate(value: int, bits: int) -> int:
+        return ((value << bits) | (value >> (64 - bits))) & mask
+
+    assert len(data) < 32
+    value = (fifth + len(data)) & mask
+    while len(data) >= 8:
+        lane = int.from_bytes(data[:8], "little") * second & mask
+        value = (rotate(value ^ (rotate(lane, 31) * first & mask), 27) * first + fourth) & mask
+        data = data[8:]
+    if len(data) >= 4:
+        lane = int.from_bytes(data[:4], "little")
+        value = (rotate(value ^ (lane * first & mask), 23) * second + third) & mask
+        data = data[4:]
+    for byte in data:
+        value = rotate(value ^ (byte * fifth & mask), 11) * first & mask
+    value = (value ^ (value >> 33)) * second & mask
+    value = (value ^ (value >> 29)) * third & mask
+    return value ^ (value >> 32)
