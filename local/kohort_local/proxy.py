@@ -108,13 +108,14 @@ class _Side(asyncio.Protocol):
         return True
 
     def join(self, other: _Side) -> None:
-        """From now on each sends what the other one receives."""
-        assert other.transport is not None
+        """From now on each sends what the other one receives, and has received so far."""
         self.other, other.other = other, self
-        other.transport.write(self.early)
-        self.early = b""
-        if self.ended:
-            other.transport.write_eof()
+        for side, opposite in ((self, other), (other, self)):
+            assert opposite.transport is not None
+            opposite.transport.write(side.early)
+            side.early = b""
+            if side.ended:
+                opposite.transport.write_eof()
 
     def pause_writing(self) -> None:
         if self.other and self.other.transport:
