@@ -17,7 +17,8 @@ from kohort.runtime.models import Model, convert_model
 log = logging.getLogger(__name__)
 
 OnEvent = Callable[[str, Model], None]
-STOP_SECONDS = 5.0
+# kopf takes its time and only reads; the process need not wait for all of it.
+STOP_SECONDS = 1.0
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -31,11 +32,11 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.reconnect_backoff = 2
-    # Small pages: what a list needs at its peak, the process keeps.
-    settings.watching.chunk_size = 100
+    # Small pages, and workers that end at once: each of them holds the whole object while it idles.
+    settings.watching.chunk_size = 50
+    settings.queueing.idle_timeout = 0.01
     settings.queueing.worker_limit = None
-    settings.queueing.idle_timeout = 1
-    settings.process.ultimate_exiting_timeout = STOP_SECONDS
+    settings.process.ultimate_exiting_timeout = None
     return settings
 
 

@@ -1,0 +1,224 @@
+"""What a real API server accepts, fills in and refuses, and with which advice."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
+Kubectl = Callable[..., str]
+Spec = dict[str, Any]
+
+MATCH = [{"headers": [{"name": "x-org", "value": "acme"}]}]
+EVERYONE = {"name": "everyone"}
+
+
+@pytest.fixture(scope="module")
+def api(kubectl: Kubectl) -> Kubectl:
+    """kubectl on a cluster that knows ModelDeployments."""
+    kubectl("apply", "--server-side", "-f", str(CRD))
+    kubectl("wait", "--for=condition=Established", "crd/modeldeployments.kohort.dev")
+    return kubectl
+
+
+def manifest(name: str = "burger", **spec: Any) -> str:
+    """A ModelDeployment; ``spec`` is laid over the shortest one."""
+    return msgspec.json.encode(
+        {
+            "apiVersion": "kohort.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"model": {"uri": "file:///m.onnx"}, **spec},
+        }
+    ).decode()
+
+
+def create(api: Kubectl, text: str) -> dict[str, Any]:
+    """The object as the server would store it."""
+    arguments = ("create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-")
+    created: dict[str, Any] = msgspec.json.decode(api(*arguments, stdin=text))
+    return created
+
+
+def refusal(api: Kubectl, text: str) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        create(api, text)
+    return str(refused.value.stderr)
+
+
+def cohort(name: str, **fields: Any) -> Spec:
+    return {"name": name, "match": MATCH, **fields}
+
+
+def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
+    created = create(api, manifest())
+    (everyone,) = created["spec"]["cohorts"]
+    assert everyone["name"] == "everyone"
+    assert [step["weight"] for step in everyone["steps"]] == [5, 25, 50]
+    assert created["spec"]["engine"] == {"type": "Auto"}
+    assert created["spec"]["analysis"]["metrics"] == [{"name": "errors", "margin": "1%"}]
+    assert created["status"] == {"observedGeneration": -1, "phase": "Pending"}
+
+
+ACCEPTED: dict[str, Spec] = {
+    "cohorts that wait for earlier ones": {
+        "cohorts": [cohort("staff"), {**EVERYONE, "after": ["staff"]}]
+    },
+    "a header with several values": {
+        "cohorts": [
+            cohort("shops", match=[{"headers": [{"name": "x-region", "values": ["es", "fr"]}]}]),
+            EVERYONE,
+        ]
+    },
+    "a model over https with its digest": {
+        "model": {"uri": "https://h/m.onnx", "digest": "sha256:" + "0" * 64}
+    },
+    "an overlay with whatever Kubernetes knows": {
+        "template": {"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "server"}]}}
+    },
+    "steps that stay at a weight": {
+        "cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m"}, {"weight": 5}]}]
+    },
+    "gpus": {"gpu": {"count": 2, "products": ["NVIDIA-L4"]}},
+}
+
+
+@pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_this_is_accepted(api: Kubectl, spec: Spec) -> None:
+    create(api, manifest(**spec))
+
+
+REFUSED: dict[str, tuple[Spec, str]] = {
+    "a scheme that nothing can fetch": (
+        {"model": {"uri": "ftp://h/m.onnx"}},
+        "uri must start with file:///, http:// or https://",
+    ),
+    "a model from the network without its digest": (
+        {"model": {"uri": "https://h/m.onnx"}},
+        "a model from http(s) can change under you: set digest",
+    ),
+    "a digest that is none": (
+        {"model": {"uri": "file:///m.onnx", "digest": "sha256:12"}},
+        "spec.model.digest",
+    ),
+    "an engine that is unknown": (
+        {"engine": {"type": "Magic"}},
+        'supported values: "Auto", "ONNXRuntime"',
+    ),
+    "no replicas": ({"replicas": 0}, "spec.replicas"),
+    "a duration that is none": ({"progressDeadline": "ten minutes"}, "spec.progressDeadline"),
+    "two cohorts of one name": (
+        {"cohorts": [cohort("a"), cohort("a"), EVERYONE]},
+        "Duplicate value",
+    ),
+    "a last cohort that does not take everybody": (
+        {"cohorts": [cohort("a")]},
+        "the catch-all cohort must be last",
+    ),
+    "a catch-all cohort before others": (
+        {"cohorts": [EVERYONE, {"name": "rest"}]},
+        "only the last cohort may be without match",
+    ),
+    "after a cohort that does not exist": (
+        {"cohorts": [cohort("a", after=["b"]), EVERYONE]},
+        "after may only name cohorts that stand earlier in the list",
+    ),
+    "after itself": (
+        {"cohorts": [cohort("a", after=["a"]), EVERYONE]},
+        "after may only name cohorts that stand earlier in the list",
+    ),
+    "a cycle": (
+        {"cohorts": [cohort("a", after=["everyone"]), {**EVERYONE, "after": ["a"]}]},
+        "after may only name cohorts that stand earlier in the list",
+    ),
+    "weights that fall": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 25}, {"weight": 5}]}]},
+        "step weights must not fall",
+    ),
+    "a weight above everything": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 101}]}]},
+        "should be less than or equal to 100",
+    ),
+    "hold and until in one step": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m", "until": "NonInferior"}]}]},
+        "set hold or until, not both",
+    ),
+    "evidence that nothing can be compared for": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "NonInferior"}]}]},
+        "at weight 100 there is no control left to compare with",
+    ),
+    "a match without a value": (
+        {"cohorts": [cohort("a", match=[{"headers": [{"name": "x-org"}]}]), EVERYONE]},
+        "set either value or values",
+    ),
+    "a match on what the gateway writes": (
+        {
+            "cohorts": [
+                cohort("a", match=[{"headers": [{"name": "x-kohort-cohort", "value": "a"}]}]),
+                EVERYONE,
+            ]
+        },
+        "headers that start with x-kohort- are written by the gateway",
+    ),
+    "a client key that the gateway writes": (
+        {"clientKey": {"header": "x-kohort-revision"}},
+        "headers that start with x-kohort- are written by the gateway",
+    ),
+    "a cohort's name that is no label": (
+        {"cohorts": [{"name": "Everyone"}]},
+        "spec.cohorts[0].name",
+    ),
+    "an error rate that nobody can mean": (
+        {"analysis": {"falseRollback": "50%"}},
+        "falseRollback must be between 0.0001% and 20%",
+    ),
+    "a promotion error that nobody can mean": (
+        {"analysis": {"falsePromotion": "0%"}},
+        "falsePromotion must be between 0.0001% and 20%",
+    ),
+    "a metric that does not exist": (
+        {"analysis": {"metrics": [{"name": "vibes"}]}},
+        'supported values: "errors"',
+    ),
+    "an unknown field": ({"replcas": 2}, 'unknown field "spec.replcas"'),
+    "an unknown field deep inside": (
+        {"cohorts": [{**EVERYONE, "steps": [{"wait": 5, "weight": 5}]}]},
+        'unknown field "spec.cohorts[0].steps[0].wait"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "advice"), REFUSED.values(), ids=REFUSED.keys())
+def test_this_is_refused_with_advice(api: Kubectl, spec: Spec, advice: str) -> None:
+    assert advice in refusal(api, manifest(**spec))
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "a" * 64, "1burger", "burger.v2"])
+def test_a_name_that_leaves_no_room_for_suffixes_is_refused(api: Kubectl, name: str) -> None:
+    assert "metadata.name must have at most 40 characters" in refusal(api, manifest(name))
+
+
+def test_a_name_of_forty_characters_is_accepted(api: Kubectl) -> None:
+    create(api, manifest("a" * 40))
+
+
+def test_an_unknown_field_is_dropped_where_nobody_asks_for_strictness(api: Kubectl) -> None:
+    text = manifest(replcas=2)
+    arguments = ("create", "--dry-run=server", "--validate=ignore", "-o", "json", "-f", "-")
+    assert "replcas" not in msgspec.json.decode(api(*arguments, stdin=text))["spec"]
+
+
+def test_people_find_it_by_short_name_category_and_explanation(api: Kubectl) -> None:
+    api("apply", "-f", "-", stdin=manifest("columns"))
+    head = api("get", "mdep", "columns").splitlines()[0].split()
+    assert head == ["NAME", "READY", "PHASE", "STABLE", "CANARY", "WEIGHT", "STEP", "AGE"]
+    assert "columns" in api("get", "kohort")
+    assert "Weights in rising order" in api("explain", "mdep.spec.cohorts.steps")
+    api("scale", "mdep/columns", "--replicas=3")
+    assert api("get", "mdep", "columns", "-o", "jsonpath={.spec.replicas}") == "3"
+    api("delete", "mdep", "columns")
