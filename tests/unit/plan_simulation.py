@@ -6,7 +6,7 @@ Only what is in ``status`` survives from one pass to the next, as for an operato
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from msgspec import structs
@@ -101,9 +101,15 @@ class Cluster:
             readings=self.unread,
         )
 
-    def decide(self, *, actions_done: int | None = None) -> Outcome:
-        """One pass: decide, persist, act; an operator killed midway does only some of its actions."""
+    def decide(self, *, actions_done: int | None = None, pods_seen: World | None = None) -> Outcome:
+        """One pass: decide, persist, act.
+
+        ``actions_done``: an operator killed midway does only so many. ``pods_seen``: a cache that is
+        behind shows records and pods as they were.
+        """
         world = self.world()
+        if pods_seen is not None:
+            world = replace(world, recorded=pods_seen.recorded, capacity=pods_seen.capacity)
         identity = Identity(KEY.namespace, NAME, "uid", self.generation)
         outcome = plan(identity, self.spec, self.status, world, self.now)
         for check in self.checks:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec import structs
 
 from kohort.analysis.reading import Count
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
+from kohort.plan.capacity import pods_for
 from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
@@ -284,6 +286,35 @@ def test_a_third_model_in_the_middle_takes_clients_off_the_second_first() -> Non
     assert cluster.cohort().stable == cluster.desired != v2
 
 
+def test_a_canary_keeps_its_pods_until_its_clients_have_left() -> None:
+    steps = (Step(weight=5, hold="1m"), Step(weight=50, hold="1m"))
+    cohorts = (Cohort(name="everyone", steps=steps),)
+    cluster = serving(model(1, replicas=4, cohorts=cohorts))
+    cluster.edit(model(2, replicas=4, cohorts=cohorts))
+    v2 = cluster.desired
+    cluster.until(lambda c: c.cohort().weight == 50)
+    cluster.update_gateways()
+    cluster.edit(model(3, replicas=4, cohorts=cohorts))
+    cluster.decide()
+    assert cluster.cohort().weight == 0
+    assert cluster.pods[v2].wanted == 2
+    cluster.decide()
+    assert cluster.pods[v2].wanted == 2
+
+
+def test_a_model_that_comes_back_in_the_middle_starts_again_at_its_first_step() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.until(lambda c: c.cohort().weight == 25)
+    cluster.edit(model(3))
+    cluster.decide()
+    cluster.edit(model(2))
+    cluster.decide()
+    assert (cluster.cohort().weight, cluster.cohort().step) == (0, 0)
+    cluster.tick()
+    assert cluster.cohort().weight == 5
+
+
 def test_going_back_to_the_first_model_in_the_middle_ends_the_rollout() -> None:
     cluster = serving(model(1))
     v1 = cluster.desired
@@ -348,6 +379,53 @@ def test_the_former_revision_goes_after_requests_had_time_to_end() -> None:
     assert cluster.decide().actions[-1] == RemoveDeployment(v1)
     assert list(cluster.pods) == [cluster.desired]
     assert v1 in cluster.records
+
+
+def test_pods_stay_as_long_as_a_gateway_may_still_send_to_them() -> None:
+    cluster = serving(model(1, cohorts=TWO[:1]))
+    v1 = cluster.desired
+    cluster.gateways["gateway-b"] = cluster.table()
+    cluster.edit(model(2, cohorts=TWO[:1]))
+    cluster.until(Cluster.finished)
+    cluster.gateways["gateway-a"] = cluster.table()
+    for _ in range(10):
+        cluster.pass_time(60)
+        cluster.decide()
+    assert v1 in cluster.pods
+
+
+def test_a_first_revision_that_never_served_goes_without_any_gateway() -> None:
+    cluster = Cluster(model(1), gateways={})
+    cluster.tick()
+    broken = cluster.desired
+    cluster.tick()
+    cluster.pods[broken].problem = Problem("ModelInvalid", "no ONNX model: correct the uri")
+    cluster.edit(model(2))
+    for seconds in (0, 5, 10):
+        cluster.pass_time(seconds)
+        cluster.decide()
+    assert list(cluster.pods) == [cluster.desired]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "weight", "pods"),
+    [(1, 1, 1), (4, 5, 1), (4, 25, 1), (4, 26, 2), (4, 50, 2), (10, 91, 10), (4, 100, 4)],
+)
+def test_a_weight_needs_its_share_of_the_pods_rounded_up(
+    replicas: int, weight: int, pods: int
+) -> None:
+    assert pods_for(replicas, weight) == pods
+
+
+def test_a_step_says_until_when_it_holds_and_what_was_seen() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.until(lambda c: c.cohort().step_started_at is not None)
+    cluster.tick()
+    assert cluster.cohort().message.startswith(
+        "5%: holds until 12:01:40 UTC; 0 of 10 canary requests failed against 1 of 190 of stable; "
+        "to show a doubled failure rate takes at least "
+    )
 
 
 def test_history_keeps_ten_revisions() -> None:
