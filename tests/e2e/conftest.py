@@ -16,9 +16,7 @@ from tests.e2e.world import Model
 @pytest.fixture(scope="session")
 def e2e_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of its own, so that these tests may stop parts of it."""
-    with Cluster(
-        tmp_path_factory.mktemp("e2e"), images=images(), back_off_cap=1.0
-    ) as cluster:
+    with Cluster(tmp_path_factory.mktemp("e2e"), images=images(), back_off_cap=1.0) as cluster:
         yield cluster
 
 

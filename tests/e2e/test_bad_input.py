@@ -32,8 +32,8 @@ def put(path: str, value: Any) -> Edit:
 
 
 REFUSED: dict[str, tuple[Edit, str]] = {
-    "an unknown field": (put("spec.modle", {}), 'unknown field "spec.modle"'),
-    "a cohort twice": (put("spec.cohorts.0.name", "singles"), "Duplicate value"),
+    "an unknown field": (put("spec.modle", {}), 'unknown field "modle"'),
+    "a cohort twice": (put("spec.cohorts.0.name", "singles"), "duplicate entries"),
     "falling weights": (
         put("spec.cohorts.0.steps", [{"weight": 50}, {"weight": 10}]),
         "step weights must not fall",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 from functools import partial
 
 from kohort_local.cluster import Cluster
@@ -15,8 +13,10 @@ from kohort_local.install import Installation
 from tests.e2e.world import (
     Model,
     in_thread,
+    kill,
     kill_processes,
     nobody_noticed,
+    pids_of_pod,
     pod_names,
     processes_of,
     until,
@@ -87,10 +87,7 @@ async def test_a_rollout_goes_on_after_a_gateway_was_killed(
         model.apply("v2")
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
         victim = pod_names(installation.kubectl, "gateway")[0]
-        pids = processes_of("envoy", victim)
-        assert pids
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        assert [kill(pid) for pid in pids_of_pod("gateway", victim)] == [True, True]
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
     account = traffic.account
     # What was on the wire of the killed process has no answer; nothing else may be missing.
@@ -109,7 +106,7 @@ async def test_a_model_pod_that_is_killed_costs_no_request(
         await in_thread("clients are served", lambda: traffic.account.total > 50)
         revision = model.cohort("singles")["stable"]
         pids = processes_of("kohort-server", revision)
-        os.kill(pids[0], signal.SIGKILL)
+        assert kill(pids[0])
         before = traffic.account.total
         await in_thread("clients go on", lambda: traffic.account.total > before + 200)
         await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)

@@ -145,14 +145,29 @@ def pod_names(kubectl: Kubectl, component: str) -> list[str]:
     ]
 
 
+def pids_of_pod(component: str, pod: str) -> list[int]:
+    """Processes of a pod of Kohort's own: the one that was started, and its children."""
+    started = processes_of(f"kohort-{component}", pod)
+    children = [
+        int(child)
+        for pid in started
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in task.read_text().split()
+    ]
+    return [*children, *started]
+
+
 def kill_processes(kubectl: Kubectl, component: str) -> int:
     """SIGKILL every process of a component at once; returns how many there were."""
-    killed = 0
-    for name in pod_names(kubectl, component):
-        for pid in processes_of(f"kohort-{component}", name):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                killed += 1
-            except ProcessLookupError:
-                pass
-    return killed
+    return sum(
+        kill(pid) for name in pod_names(kubectl, component) for pid in pids_of_pod(component, name)
+    )
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; False when it was gone already."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

@@ -37,8 +37,9 @@ from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
 
 TIMEOUT_SECONDS = 60
 RETRIES = 2
-# Only what has certainly not reached a model server is sent again.
-RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+# Inference changes nothing, so a request whose pod died under it goes to another pod of its revision;
+# few times, so that one which kills its pod does not kill them all.
+RETRY_ON = "connect-failure,refused-stream,reset"
 SCOPE_BY_HOST = "-"
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
