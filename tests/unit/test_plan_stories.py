@@ -27,7 +27,9 @@ def condition(status: Status, kind: str) -> tuple[str, str] | None:
 def test_the_first_revision_serves_once_all_of_its_pods_are_ready() -> None:
     cluster = Cluster(model(1, replicas=2))
     assert cluster.decide().actions == (RecordRevision(cluster.desired, 1),)
+    written = cluster.status
     assert cluster.decide().actions == (EnsureDeployment(cluster.desired, 2),)
+    assert cluster.status == written
     cluster.pods[cluster.desired].ready = 1
     cluster.decide()
     assert cluster.cohort().stable == ""
@@ -240,7 +242,7 @@ def test_a_revision_whose_pods_fail_stalls_and_touches_nothing() -> None:
     assert [e.reason for e in cluster.events].count("ProgressDeadlineExceeded") == 1
 
 
-def test_paused_time_counts_neither_for_a_hold_nor_for_the_deadline() -> None:
+def test_paused_time_does_not_count_for_a_hold() -> None:
     cluster = serving(model(1))
     cluster.edit(model(2))
     cluster.until(lambda c: c.cohort().step_started_at is not None)
@@ -344,9 +346,26 @@ def test_a_model_corrected_before_it_was_recorded_leaves_no_trace() -> None:
 def test_a_new_cohort_starts_where_its_clients_were_and_a_removed_one_is_gone() -> None:
     cluster = serving(model(1))
     v1 = cluster.desired
-    cluster.edit(model(1, cohorts=(Cohort(name="vip"), Cohort(name="rest"))))
+    cluster.edit(model(2, cohorts=(Cohort(name="vip"), Cohort(name="rest"))))
     cluster.decide()
     assert [(c.name, c.stable) for c in cluster.status.cohorts] == [("vip", v1), ("rest", v1)]
+    cluster.until(Cluster.finished)
+
+
+def test_paused_time_does_not_bring_the_progress_deadline_nearer() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.decide()
+    cluster.decide()
+    cluster.pods[cluster.desired].problem = Problem("ImagePullBackOff", "correct the image")
+    cluster.pass_time(300)
+    cluster.edit(structs.replace(cluster.spec, paused=True))
+    cluster.decide()
+    cluster.pass_time(3600)
+    cluster.decide()
+    cluster.edit(structs.replace(cluster.spec, paused=False))
+    assert cluster.decide().wake_after == 300
+    assert condition(cluster.status, "Stalled") is None
 
 
 def test_more_replicas_reach_the_stable_revision_at_once() -> None:

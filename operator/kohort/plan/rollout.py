@@ -67,6 +67,8 @@ def serve_first(turn: Turn) -> Change | None:
     missing = turn.missing_pods(turn.desired, 100)
     if missing:
         return turn.saying(missing, CohortPhase.PENDING)
+    if turn.desired not in turn.context.world.recorded:
+        return None
     first = f"{turn.label(turn.desired)} is the first revision; there is nothing to compare it with"
     cohort = structs.replace(
         decided(cohort, "Promoted", turn.desired, to_time(turn.context.now), first),
