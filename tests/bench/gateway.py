@@ -17,94 +17,26 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-import uvloop
 
 from kohort.gateway.bootstrap import admin_socket, bootstrap
 from kohort.gateway.listener import typed
 from kohort.gateway.main import find_envoy
 from kohort.gateway.settings import Settings, parse
 from kohort.route.table import Endpoint, ModelKey
-from tests.component.gateway_parts import KEY, LOCALHOST, Fleet, fleet, free_port, table
+from tests.component.gateway_parts import (
+    KEY,
+    LOCALHOST,
+    Fleet,
+    ask,
+    fleet,
+    free_port,
+    requests_by,
+    table,
+    upstream,
+)
 
 CONNECTIONS = 16
 CLIENTS = 512
-
-
-class Upstream(asyncio.Protocol):
-    """Answers every request with the same few bytes and its name."""
-
-    def __init__(self, revision: str) -> None:
-        self._answer = (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
-            b"x-arm: " + revision.encode() + b"\r\n\r\n{}"
-        )
-        self._transport: asyncio.WriteTransport | None = None
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            self._buffer = self._buffer[end + 4 :]
-            assert self._transport is not None
-            self._transport.write(self._answer)
-
-
-class Client(asyncio.Protocol):
-    """Sends requests one after the other on one connection."""
-
-    def __init__(self, requests: Sequence[bytes]) -> None:
-        self._requests = list(requests)
-        self._transport: asyncio.WriteTransport | None = None
-        self._buffer = b""
-        self.failed = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-        self._transport.write(self._requests.pop())
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or len(self._buffer) < end + 6:
-            return
-        self.failed += not self._buffer.startswith(b"HTTP/1.1 200")
-        self._buffer = b""
-        assert self._transport is not None
-        if self._requests:
-            self._transport.write(self._requests.pop())
-        else:
-            self._transport.close()
-            self.done.set_result(None)
-
-
-async def load(port: int, requests: Sequence[bytes]) -> None:
-    """Send all requests over some connections; fails when one is not answered 200."""
-    loop = asyncio.get_running_loop()
-    clients = []
-    for number in range(CONNECTIONS):
-        _, client = await loop.create_connection(
-            lambda number=number: Client(requests[number::CONNECTIONS]), LOCALHOST, port
-        )
-        clients.append(client)
-    await asyncio.gather(*(client.done for client in clients))
-    lost = sum(client.failed for client in clients)
-    if lost:
-        raise RuntimeError(f"{lost} of {len(requests)} requests failed")
-
-
-def requests_by(path: str, host: str, number: int) -> list[bytes]:
-    """Requests of many clients in turn."""
-    return [
-        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nx-client-id: client-{i % CLIENTS}\r\n"
-        "user-agent: bench\r\naccept: application/json\r\n\r\n".encode()
-        for i in range(number)
-    ]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -197,7 +129,7 @@ class Way:
 async def cpu_per_request(way: Way) -> float:
     """Microseconds of CPU for a request."""
     before = cpu_seconds(way.pid)
-    await load(way.port, way.requests)
+    await ask(way.port, way.requests, CONNECTIONS)
     return (cpu_seconds(way.pid) - before) / len(way.requests) * 1e6
 
 
@@ -219,10 +151,12 @@ async def cost(made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: in
     path = f"/{KEY.namespace}/{KEY.name}/v2/models/m/infer"
     host = f"{KEY.name}.{KEY.namespace}.svc"
     async with plain_envoy(upstreams[0]) as (plain_port, plain_pid):
-        plain = Way("plain route", plain_port, plain_pid, requests_by(path, host, turn))
+        plain = Way("plain route", plain_port, plain_pid, requests_by(path, host, turn, CLIENTS))
         ways = [
-            Way("Kohort by path", port, pid, requests_by(path, host, turn)),
-            Way("Kohort by host", port, pid, requests_by("/v2/models/m/infer", host, turn)),
+            Way("Kohort by path", port, pid, requests_by(path, host, turn, CLIENTS)),
+            Way(
+                "Kohort by host", port, pid, requests_by("/v2/models/m/infer", host, turn, CLIENTS)
+            ),
         ]
         for way in (plain, *ways):
             await cpu_per_request(way)
@@ -251,7 +185,7 @@ async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisi
     made.server.publish(idle, endpoints)
     await made.effective(idle)
     reader, writer = await asyncio.open_connection(LOCALHOST, gateway.address.port)
-    request = requests_by(f"/{KEY.namespace}/{KEY.name}/v2", "gateway", 1)[0]
+    request = requests_by(f"/{KEY.namespace}/{KEY.name}/v2", "gateway", 1, CLIENTS)[0]
 
     async def arm() -> bytes:
         writer.write(request)
@@ -277,12 +211,7 @@ async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisi
 
 async def measure(options: argparse.Namespace) -> None:
     """Both tables."""
-    loop = asyncio.get_running_loop()
-    upstreams = []
-    for revision in ("r1", "r2"):
-        port = free_port()
-        await loop.create_server(lambda name=revision: Upstream(name), LOCALHOST, port)
-        upstreams.append(Endpoint(LOCALHOST, port))
+    upstreams = [await upstream(revision) for revision in ("r1", "r2")]
     with tempfile.TemporaryDirectory() as made:
         async with fleet(Path(made)) as alone:
             await cost(alone, upstreams, options.rounds, options.turn)
@@ -300,7 +229,7 @@ def main() -> None:
     parser.add_argument("--turn", type=int, default=4000, help="requests of one turn")
     parser.add_argument("--decisions", type=int, default=100)
     parser.add_argument("--others", type=int, nargs="*", default=[0, 1000])
-    uvloop.run(measure(parser.parse_args()))
+    asyncio.run(measure(parser.parse_args()))
 
 
 if __name__ == "__main__":

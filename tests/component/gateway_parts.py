@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 from aiohttp import web
@@ -45,7 +47,7 @@ def free_port() -> int:
             return port
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 8) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
     """Wait until something holds; fail when it never does."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110
@@ -67,6 +69,91 @@ def table(
         match = ((HeaderMatch("x-org", ("acme",)),),)
         cohorts.insert(0, CohortRoute("staff", match, staff, "", 0, ""))
     return RouteTable(key, "x-client-id", tuple(cohorts))
+
+
+class Upstream(asyncio.Protocol):
+    """A model server that costs next to nothing: answers every request with the same few bytes."""
+
+    def __init__(self, revision: str) -> None:
+        self._answer = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
+            b"x-arm: " + revision.encode() + b"\r\n\r\n{}"
+        )
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            self._buffer = self._buffer[end + 4 :]
+            assert self._transport is not None
+            self._transport.write(self._answer)
+
+
+async def upstream(revision: str) -> Endpoint:
+    """Such a server, for as long as the event loop runs."""
+    port = free_port()
+    await asyncio.get_running_loop().create_server(lambda: Upstream(revision), LOCALHOST, port)
+    return Endpoint(LOCALHOST, port)
+
+
+class Client(asyncio.Protocol):
+    """Sends requests one after the other on one connection and keeps the heads of the answers."""
+
+    def __init__(self, requests: Sequence[bytes]) -> None:
+        self._requests = list(reversed(requests))
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = b""
+        self.heads: list[bytes] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport.write(self._requests.pop())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 or len(self._buffer) < end + 6:
+            return
+        self.heads.append(self._buffer[:end])
+        self._buffer = b""
+        assert self._transport is not None
+        if self._requests:
+            self._transport.write(self._requests.pop())
+        else:
+            self._transport.close()
+            self.done.set_result(None)
+
+
+def requests_by(path: str, host: str, number: int, clients: int) -> list[bytes]:
+    """Requests of many clients in turn."""
+    return [
+        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nx-client-id: client-{i % clients}\r\n"
+        "user-agent: test\r\naccept: application/json\r\n\r\n".encode()
+        for i in range(number)
+    ]
+
+
+async def ask(port: int, requests: Sequence[bytes], connections: int = 16) -> list[bytes]:
+    """Heads of the answers, in the order of the requests; fails when one is not 200."""
+    loop = asyncio.get_running_loop()
+    heads: list[bytes] = [b""] * len(requests)
+    clients = []
+    for number in range(connections):
+        mine = requests[number::connections]
+        _, client = await loop.create_connection(partial(Client, mine), LOCALHOST, port)
+        clients.append(client)
+    await asyncio.gather(*(client.done for client in clients))
+    for number, client in enumerate(clients):
+        heads[number::connections] = client.heads
+    bad = [head for head in heads if not head.startswith(b"HTTP/1.1 200")]
+    if bad:
+        raise RuntimeError(f"{len(bad)} of {len(requests)} requests failed: {bad[0]!r}")
+    return heads
 
 
 @dataclass
@@ -169,10 +256,14 @@ class Gateway:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def stop(self) -> int:
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-        return await self.process.wait()
+    def envoy(self) -> int:
+        """Process of the Envoy that it runs; 0 while there is none."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    def signal_envoy(self, number: int) -> None:
+        os.kill(self.envoy(), number)
 
     async def kill(self) -> None:
         if self.process.returncode is None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from kohort.contract import SLOTS, UNITS_PER_SLOT, failed
 from kohort.observe.gateways import Slot, scrape, table_versions
-from kohort.route.table import ModelKey
-from tests.component.gateway_parts import KEY, Fleet, Gateway, ModelServer, fleet, table, until
+from kohort.route.table import Endpoint, ModelKey
+from tests.component.gateway_parts import (
+    KEY,
+    Fleet,
+    Gateway,
+    ModelServer,
+    ask,
+    fleet,
+    requests_by,
+    table,
+    until,
+    upstream,
+)
 
 BASE = f"/{KEY.namespace}/{KEY.name}"
 PATH = f"{BASE}/v2/models/m/infer"
@@ -40,19 +52,28 @@ async def serve(made: Fleet, servers: dict[str, ModelServer], weight: int, **opt
     await made.effective(wanted)
 
 
-async def arms(made: Fleet, gateway: Gateway, clients: int = CLIENTS) -> list[str]:
+async def arms(gateway: Gateway, clients: int = CLIENTS) -> list[bytes]:
     """The revision of each client, asked at one gateway."""
-    places = asyncio.Semaphore(64)
+    requests = requests_by(PATH, "gateway", clients, clients)
+    heads = await ask(gateway.address.port, requests)
+    served = [_value(head, b"x-arm") for head in heads]
+    assert served == [_value(head, b"x-kohort-revision") for head in heads]
+    return served
 
-    async def arm(number: int) -> str:
-        headers = {"x-client-id": f"client-{number}"}
-        async with places, made.session.get(gateway.url + PATH, headers=headers) as response:
-            assert response.status == 200
-            told = (await response.json())["revision"]
-            assert response.headers["x-kohort-revision"] == told
-            return str(told)
 
-    return await asyncio.gather(*(arm(number) for number in range(clients)))
+def _value(head: bytes, name: bytes) -> bytes:
+    return head.partition(b"\r\n" + name + b": ")[2].partition(b"\r\n")[0]
+
+
+async def split_by(made: Fleet, light: Mapping[str, tuple[Endpoint, ...]], **options: Any) -> None:
+    wanted = table(**options)
+    made.server.publish(wanted, light)
+    await made.effective(wanted)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def light() -> dict[str, tuple[Endpoint, ...]]:
+    return {revision: (await upstream(revision),) for revision in ("r1", "r2")}
 
 
 async def get(
@@ -65,38 +86,39 @@ async def get(
 
 
 async def test_a_client_keeps_its_revision_across_gateways_restarts_and_rising_weights(
-    two: Fleet, servers: dict[str, ModelServer]
+    two: Fleet, light: Mapping[str, tuple[Endpoint, ...]]
 ) -> None:
     before: set[int] = set()
+    first: list[bytes] = []
     for weight in (0, 5, 25):
-        await serve(two, servers, weight)
-        first = await arms(two, two.gateways[0])
-        canary = {number for number, arm in enumerate(first) if arm == "r2"}
+        await split_by(two, light, weight=weight)
+        first = await arms(two.gateways[0])
+        canary = {number for number, arm in enumerate(first) if arm == b"r2"}
         assert before <= canary
         assert abs(len(canary) - CLIENTS * weight / 100) < 4 * (CLIENTS * 0.25) ** 0.5
         before = canary
-    assert await arms(two, two.gateways[1]) == first
+    assert await arms(two.gateways[1]) == first
 
     again = await two.add("gateway-again")
-    assert await arms(two, again) == first
+    assert await arms(again) == first
     two.gateways.remove(again)
     await again.kill()
 
-    await serve(two, servers, 10)
-    lower = await arms(two, two.gateways[0])
-    assert {number for number, arm in enumerate(lower) if arm == "r2"} < before
+    await split_by(two, light, weight=10)
+    lower = await arms(two.gateways[0])
+    assert {number for number, arm in enumerate(lower) if arm == b"r2"} < before
 
 
 async def test_another_salt_picks_other_clients(
-    two: Fleet, servers: dict[str, ModelServer]
+    two: Fleet, light: Mapping[str, tuple[Endpoint, ...]]
 ) -> None:
-    await serve(two, servers, 10, salt="one")
-    one = await arms(two, two.gateways[0], 1000)
-    await serve(two, servers, 10, salt="two")
-    two_ = await arms(two, two.gateways[0], 1000)
-    both = sum(a == b == "r2" for a, b in zip(one, two_, strict=True))
-    assert one != two_
-    assert both < 50
+    picked = []
+    for salt in ("one", "two"):
+        await split_by(two, light, weight=10, salt=salt)
+        told = await arms(two.gateways[0], 1000)
+        picked.append({number for number, arm in enumerate(told) if arm == b"r2"})
+    assert picked[0] != picked[1]
+    assert len(picked[0] & picked[1]) < 50
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
 
 TIMEOUT_SECONDS = 60
 RETRIES = 2
+# A pod that refuses connections never looks busy, so that the least busy is often the same one again.
+RETRY_CHOICES = 64
 # Inference changes nothing, so a request whose pod died under it goes to another pod of its revision;
 # few times, so that one which kills its pod does not kill them all.
 RETRY_ON = "connect-failure,refused-stream,reset"
@@ -149,7 +151,7 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
                 typed_config=_packed(previous_hosts_pb2.PreviousHostsPredicate()),
             )
         ],
-        host_selection_retry_max_attempts=4,
+        host_selection_retry_max_attempts=RETRY_CHOICES,
         retry_back_off=policy.RetryBackOff(
             base_interval=duration_pb2.Duration(nanos=5_000_000),
             max_interval=duration_pb2.Duration(nanos=50_000_000),
