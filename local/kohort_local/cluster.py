@@ -24,7 +24,7 @@ from kohort_local.process import Process
 
 _START_TIMEOUT = 90.0  # seconds; a laden machine takes several times the usual 8
 _POLL_SECONDS = 0.05
-_STOP_GRACE = 10.0
+_STOP_GRACE = 5.0  # an API server waits far longer for its watchers to leave
 Image = Mapping[str, Any]
 """What an image runs: ``{"entrypoint": [...], "env": {...}}``."""
 
@@ -226,7 +226,7 @@ class Cluster:
                 self._await("kube-apiserver", self._ready)
 
     def stop(self, part: str) -> None:
-        """End a part as a shutdown would; after 10 s it is killed."""
+        """End a part as a shutdown would; after 5 s it is killed."""
         self._end(part, grace=_STOP_GRACE)
 
     def kill(self, part: str) -> None:

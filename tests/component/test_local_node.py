@@ -163,6 +163,30 @@ def test_init_containers_run_in_order_and_before_the_others(pods: Pods) -> None:
     assert pods.logs("ordered", "-c", "main").split() == ["1", "2", "3"]
 
 
+def test_the_others_never_start_when_an_init_container_fails_for_good(pods: Pods) -> None:
+    failing = {"name": "failing", "image": "shell", "args": ["exit 4"]}
+    pods.create("failed", {"args": ["true"]}, initContainers=[failing], restartPolicy="Never")
+    pods.wait("failed", "jsonpath={.status.phase}=Failed")
+    status = pods.get("failed")["status"]
+    assert status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
+    assert "waiting" in status["containerStatuses"][0]["state"]
+
+
+def test_a_sidecar_runs_beside_the_others_and_ends_after_them(pods: Pods) -> None:
+    beside = {
+        "name": "beside",
+        "image": "shell",
+        "args": ["exec sleep 1000"],
+        "restartPolicy": "Always",
+    }
+    pods.create("pair", {"args": ["true"]}, initContainers=[beside], restartPolicy="Never")
+    pods.wait("pair", "jsonpath={.status.phase}=Succeeded")
+    ended = until(
+        lambda: pods.get("pair")["status"]["initContainerStatuses"][0]["state"].get("terminated")
+    )
+    assert ended["exitCode"] == 143
+
+
 def test_a_container_that_keeps_crashing_is_backed_off_and_tells_its_last_words(
     pods: Pods,
 ) -> None:

@@ -99,8 +99,6 @@ class Pod:
             c.ready for c in [*beside, *(s.container for s in self._others)]
         )
         held = podstatus.held(self.context.object, phase, self._initialized, ready)
-        if any(_failed_for_good(s.container, self._policy) for s in self._first):
-            phase = "Failed"
         return {
             "phase": phase,
             "hostIP": self._services.settings.address,
@@ -115,27 +113,31 @@ class Pod:
     async def _run(self) -> None:
         self._changed.set()
         await self._mount()
-        beside = []
-        for supervisor in self._first:
-            if supervisor.container.sidecar:
-                beside.append(asyncio.create_task(supervisor.supervise("Always")))
-                await supervisor.container.has_started.wait()
-                continue
-            policy = "Never" if self._policy == "Never" else "OnFailure"
-            code = await supervisor.supervise(policy)
-            supervisor.container.ready = code == 0
-            if code != 0:
-                self._changed.set()
-                return
-        self._initialized = True
-        self._changed.set()
-        await asyncio.gather(*(s.supervise(self._policy) for s in self._others))
+        beside: list[asyncio.Task[int | None]] = []
+        if await self._initialize(beside):
+            self._initialized = True
+            self._changed.set()
+            await asyncio.gather(*(s.supervise(self._policy) for s in self._others))
         if not self._stopping.is_set():
             self._stopping.set()  # the containers beside have nobody to be beside of
             await asyncio.gather(*(s.end(self._grace) for s in self._first))
         await asyncio.gather(*beside)
         self._changed.set()
         self._release_address()
+
+    async def _initialize(self, beside: list[asyncio.Task[int | None]]) -> bool:
+        """Run the init containers, adding those that go on to `beside`; whether all went well."""
+        policy = "Never" if self._policy == "Never" else "OnFailure"
+        for supervisor in self._first:
+            container = supervisor.container
+            if container.sidecar:
+                beside.append(asyncio.create_task(supervisor.supervise("Always")))
+                await container.has_started.wait()
+            else:
+                container.ready = await supervisor.supervise(policy) == 0
+                if not container.ready:
+                    return False
+        return not self._stopping.is_set()
 
     async def _mount(self) -> None:
         while not self._stopping.is_set():
@@ -232,11 +234,6 @@ class Pod:
         for container in self.containers:
             if container.run is not None:
                 container.run.kill()
-
-
-def _failed_for_good(container: Container, policy: str) -> bool:
-    end: Object = container.state.get("terminated") or {"exitCode": 0}
-    return policy == "Never" and end["exitCode"] != 0
 
 
 async def finalize(services: Services, pod: Object) -> bool:
