@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -45,16 +43,6 @@ FIXED_SIZE: dict[str, Datatype] = {
     )
 }
 NAMES = frozenset({*FIXED_SIZE, BYTES})
-
-
-@lru_cache(maxsize=1024)
-def packer(code: str, count: int) -> Callable[..., bytes]:
-    """A function that packs `count` numbers into little-endian bytes.
-
-    It raises `struct.error` or `OverflowError` for a number that the datatype cannot hold. For
-    short lists it is several times faster than making an array.
-    """
-    return Struct(f"<{count}{code}").pack
 
 
 def element_count(shape: Sequence[int]) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
 from kohort_server.front.codec import Codec
-from kohort_server.front.http import HttpFront, HttpLimits
+from kohort_server.front.http import HttpFront
+from kohort_server.front.limits import HttpLimits
 from kohort_server.front.metrics import ServerMetrics
 from kohort_server.front.routes import Routes, Serving
 from kohort_server.loading import WarmModel, load

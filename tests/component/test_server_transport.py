@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from kohort_server.front.exchange import Exchange
-from kohort_server.front.http import HttpFront, HttpLimits
+from kohort_server.front.http import HttpFront
+from kohort_server.front.limits import HttpLimits
 from tests.component.server_process import ServerProcess, linear_model, serving
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -250,3 +250,18 @@ def test_inputs_with_different_numbers_of_rows_are_refused() -> None:
         codec.decode(json.dumps({"inputs": tensors[:1]}).encode(), None)
     with pytest.raises(RequestError, match='input "x" is given 2 times'):
         codec.decode(json.dumps({"inputs": [tensors[0], tensors[0]]}).encode(), None)
+
+
+def test_a_request_without_rows_is_answered_without_rows_though_others_follow_in_its_batch() -> (
+    None
+):
+    codec = codec_for("FP32", (-1, 3))
+    empty = codec.decode(valid(shape=[0, 3], data=[]), None)
+    batch = Result({"y": np.ones((2, 3), np.float32)})
+    _, answer = codec.encode(empty, batch, 0)
+    assert json.loads(answer)["outputs"][0]["data"] == []
+
+
+def test_a_shape_beyond_any_memory_is_refused() -> None:
+    with pytest.raises(RequestError, match="larger than any memory"):
+        codec_for("FP32").decode(valid(shape=[10**10, 10**10], data=[]), None)

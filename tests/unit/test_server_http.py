@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort_server.front.exchange import Exchange
-from kohort_server.front.http import HttpConnection, HttpFront, HttpLimits
+from kohort_server.front.http import HttpConnection, HttpFront
+from kohort_server.front.limits import HttpLimits
 
-LIMITS = HttpLimits(head=16 << 10, body=50_000, bodies=60_000)
+LIMITS = HttpLimits(head=16 << 10, body=50_000, bodies=1 << 20)
 
 
 class MemoryTransport(asyncio.Transport):

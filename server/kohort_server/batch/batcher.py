@@ -114,26 +114,21 @@ class Batcher:
         rows = 0
         while waiting:
             call = waiting[0]
-            if call.abandoned:
-                self._drop_first(call)
-                continue
             if calls and (
                 rows + call.rows > self._max_rows
                 or not self._batched
                 or call.batch_key != calls[0].batch_key
             ):
                 break
-            self._drop_first(call)
-            calls.append(call)
-            rows += call.rows
+            waiting.popleft()
+            self._waiting_rows -= call.rows
+            self._waiting_size -= call.size
+            if not call.abandoned:
+                calls.append(call)
+                rows += call.rows
         if calls:
             self.batches[rows] = self.batches.get(rows, 0) + 1
         return calls
-
-    def _drop_first(self, call: Call) -> None:
-        self._waiting.popleft()
-        self._waiting_rows -= call.rows
-        self._waiting_size -= call.size
 
     def _run(self, calls: list[Call]) -> Outcomes:
         """Run a batch; one that fails is run call by call, so that only the bad ones fail."""

@@ -16,12 +16,13 @@ Shape = tuple[int, ...]
 class Result:
     """The outputs of one batch, shared by the calls that ran in it."""
 
-    __slots__ = ("_bytes", "_lists", "arrays")
+    __slots__ = ("_bytes", "_lists", "arrays", "memo")
 
     def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.arrays = arrays
         self._lists: dict[str, list[Any]] = {}
         self._bytes: dict[str, bytes] = {}
+        self.memo: dict[Any, Any] = {}  # what the codec wants to keep while this batch is answered
 
     def flat_list(self, name: str) -> list[Any]:
         """All elements of an output in row-major order; made once per batch."""

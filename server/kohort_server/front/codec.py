@@ -5,9 +5,10 @@ Transports (HTTP now, gRPC later) hand over bytes and get bytes; nothing here kn
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kohort_server.batch.call import Result, Shape, TensorData
-from kohort_server.datatypes import BYTES, FIXED_SIZE, NAMES, element_count, packer
+from kohort_server.datatypes import BYTES, FIXED_SIZE, NAMES, element_count
 from kohort_server.engine.interface import (
     BatchDimension,
     Signature,
@@ -24,13 +25,11 @@ from kohort_server.engine.interface import (
     same_extents,
 )
 from kohort_server.errors import RequestError
+from kohort_server.front.answer import WantedOutput, opening, output_templates, write_answer
 from kohort_server.front.wire import (
-    InferenceResponse,
     InputHeader,
-    OutputTensor,
     RequestHeader,
     TensorParameters,
-    pack_bytes,
     unpack_bytes,
 )
 
@@ -38,7 +37,6 @@ CACHED_HEADER = 4096  # bytes; longer headers of binary requests are not remembe
 CACHED_HEADERS = 256
 
 _decode_header = msgspec.json.Decoder(RequestHeader).decode
-_encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -63,13 +61,6 @@ KINDS = {
 }
 
 
-class WantedOutput(msgspec.Struct, frozen=True):
-    """An output to send back, and whether it goes in binary."""
-
-    spec: TensorSpec
-    binary: bool
-
-
 class CheckedInput(msgspec.Struct):
     """An input whose name, datatype and shape fit the model, and what decodes its elements."""
 
@@ -78,7 +69,7 @@ class CheckedInput(msgspec.Struct):
     count: int
     size: int | None  # bytes; None for BYTES
     kind: ElementKind
-    code: str  # of `struct`; empty for BYTES
+    pack: Callable[..., bytes] | None  # numbers to a buffer; None for BYTES
 
 
 class InputLayout(msgspec.Struct):
@@ -117,8 +108,7 @@ class Codec:
     def __init__(
         self, model: str, revision: str, signature: Signature, batch: BatchDimension
     ) -> None:
-        self._model = model
-        self._revision = revision
+        self._opening = opening(model, revision)
         self._signature = signature
         self._batch = batch
         self._all_json = tuple(WantedOutput(spec, False) for spec in signature.outputs)
@@ -171,7 +161,7 @@ class Codec:
                 f'input "{spec.name}": {len(data)} bytes do not make a {spec.datatype} tensor of '
                 f"shape {describe(spec.shape)}",
             )
-        shape = [extent if extent >= 0 else len(data) // known for extent in spec.shape]
+        shape = tuple(extent if extent >= 0 else len(data) // known for extent in spec.shape)
         header = RequestHeader(
             [
                 InputHeader(
@@ -220,7 +210,7 @@ class Codec:
             if len(inputs) > 1:
                 check_same_rows(header.inputs)
             if self._several_shapes:
-                shapes = {given.name: tuple(given.shape[1:]) for given in header.inputs}
+                shapes = {given.name: given.shape[1:] for given in header.inputs}
                 key = tuple(shapes[spec.name] for spec in self._signature.inputs)
         size = 0
         for given in inputs:
@@ -237,7 +227,7 @@ class Codec:
                 )
 
     def _validated_input(self, given: InputHeader) -> InputLayout:
-        checked = self._checked(given.name, given.datatype, tuple(given.shape))
+        checked = self._checked(given.name, given.datatype, given.shape)
         told = given.parameters
         size = told.binary_data_size if told is not None else None
         if size is None:
@@ -273,10 +263,16 @@ class Codec:
             )
         count = element_count(shape)
         if datatype == BYTES:
-            return CheckedInput(spec, shape, count, None, STRINGS, "")
+            return CheckedInput(spec, shape, count, None, STRINGS, None)
         fixed = FIXED_SIZE[datatype]
         kind = KINDS[fixed.dtype.kind]
-        return CheckedInput(spec, shape, count, count * fixed.size, kind, fixed.code)
+        try:
+            pack = Struct(f"<{count}{fixed.code}").pack
+        except StructError as error:
+            raise RequestError(
+                400, f'input "{name}": shape {describe(shape)} is larger than any memory'
+            ) from error
+        return CheckedInput(spec, shape, count, count * fixed.size, kind, pack)
 
     def _with_data(self, layout: Layout, binary: memoryview, size: int) -> InferRequest:
         if len(binary) != layout.binary_size:
@@ -305,35 +301,18 @@ class Codec:
 
         The request's rows begin at `start`; None means that the whole result is its own.
         """
-        tensors: list[OutputTensor] = []
-        tail: list[bytes] = []
-        for wanted in request.outputs:
-            spec = wanted.spec
-            array = result.arrays[spec.name]
-            if start is None:
-                first, last, shape = 0, array.size, array.shape
-            else:
-                row = array.size // array.shape[0] if array.shape[0] else 0
-                first = start * row
-                last = first + request.rows * row
-                shape = (request.rows, *array.shape[1:])
-            if not wanted.binary:
-                values = result.flat_list(spec.name)[first:last]
-                if spec.datatype == BYTES:
-                    values = text_values(spec, values)
-                tensors.append(OutputTensor(spec.name, spec.datatype, shape, values))
-                continue
-            if spec.datatype == BYTES:
-                data = pack_bytes(result.flat_list(spec.name)[first:last])
-            else:
-                data = result.flat_bytes(spec.name)[first * array.itemsize : last * array.itemsize]
-            tail.append(data)
-            told = TensorParameters(binary_data_size=len(data))
-            tensors.append(OutputTensor(spec.name, spec.datatype, shape, parameters=told))
-        header = _encode(InferenceResponse(self._model, self._revision, tensors, request.id))
-        if not tail:
-            return None, header
-        return len(header), b"".join([header, *tail])
+        rows = None if start is None else request.rows
+        # The memo keeps the tuple alive, so that its identity stands for it.
+        key = (id(request.outputs), rows)
+        remembered = result.memo.get(key)
+        if remembered is None:
+            templates = output_templates(request.outputs, result, rows)
+            result.memo[key] = (request.outputs, templates)
+        else:
+            templates = remembered[1]
+        if start is None:
+            return write_answer(self._opening, templates, result, request.id, 0, 1)
+        return write_answer(self._opening, templates, result, request.id, start, request.rows)
 
 
 def check_same_rows(inputs: Sequence[InputHeader]) -> None:
@@ -355,11 +334,12 @@ def json_tensor(wanted: CheckedInput, data: msgspec.Raw) -> TensorData | NDArray
             f'input "{wanted.spec.name}": shape {describe(wanted.shape)} wants {wanted.count} '
             f"elements, data has {len(values)}",
         )
-    if not wanted.code:
+    if wanted.pack is None:
         return object_array([value.encode() for value in values], wanted.shape)
     try:
-        return packer(wanted.code, wanted.count)(*values)
-    except (struct.error, OverflowError) as error:
+        # For short lists several times faster than making an array.
+        return wanted.pack(*values)
+    except (StructError, OverflowError) as error:
         raise RequestError(
             400, f'input "{wanted.spec.name}": a value does not fit {wanted.spec.datatype}: {error}'
         ) from error
@@ -388,21 +368,11 @@ def nested_values(wanted: CheckedInput, data: msgspec.Raw) -> list[Any]:
 
 def binary_tensor(wanted: CheckedInput, data: memoryview) -> TensorData | NDArray[Any]:
     """An input that came in binary: its bytes as they are, strings as an object array."""
-    if not wanted.code:
+    if wanted.pack is None:
         return object_array(unpack_bytes(wanted.spec.name, data, wanted.count), wanted.shape)
-    if wanted.code == "?" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+    if wanted.spec.datatype == "BOOL" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise RequestError(400, f'input "{wanted.spec.name}": a BOOL byte is neither 0 nor 1')
     return data
-
-
-def text_values(spec: TensorSpec, values: Sequence[str | bytes]) -> list[str]:
-    """Strings for JSON; raises `RequestError` for bytes that are no text."""
-    try:
-        return [value if isinstance(value, str) else value.decode() for value in values]
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            400, f'output "{spec.name}" is not UTF-8 text; ask for it with binary_data'
-        ) from error
 
 
 def object_array(values: Sequence[Any], shape: Shape) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class Exchange:
         self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b""
     ) -> None:
         """Answer; `extra` is whole header lines. A client that has gone is ignored."""
-        if not self.keep_alive or self.connection.draining:
+        if not self.keep_alive or self.connection.front.draining:
             self.keep_alive = False
             extra += b"Connection: close\r\n"
         length = len(body)

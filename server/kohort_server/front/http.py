@@ -18,6 +18,7 @@ import httptools
 import numpy as np
 
 from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange
+from kohort_server.front.limits import HttpLimits
 
 SCRATCH = 16 << 10  # bytes; also how much of a head is looked at before its size is checked
 ALIGNMENT = 64  # bytes; a tensor that follows a JSON header begins at a multiple of it
@@ -25,22 +26,6 @@ CHUNK_OVERHEAD = 8  # bytes on the wire per byte of a chunked body, beyond which
 MAX_PIPELINED = 64  # unanswered requests of one connection, beyond which it is not read
 LINGER = 2.0  # seconds in which what a refused client still sends is discarded
 SWEEP = 1.0  # seconds between looks for connections that are too slow
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What one client, and all together, may take. Sizes in bytes, times in seconds."""
-
-    head: int = 16 << 10
-    body: int = 64 << 20
-    bodies: int = 1 << 30  # received and unanswered, of all connections
-    connections: int = 20_000
-    # A request must be complete this long after it began, plus what its size takes at `rate`.
-    request: float = 20.0
-    rate: float = 16 << 10
-    # Longer than an Envoy keeps an idle upstream connection, so that the gateway always closes
-    # first and never sends a request on a connection that is being closed.
-    idle: float = 3900.0
 
 
 @dataclass(slots=True)
@@ -96,7 +81,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_chunked",
         "_exchange",
         "_filled",
-        "_front",
         "_headers",
         "_held",
         "_limits",
@@ -112,13 +96,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_url",
         "_wire_size",
         "deadline",
+        "front",
         "on_header",
         "opened_while_draining",
         "receiving",
     )
 
     def __init__(self, front: HttpFront) -> None:
-        self._front = front
+        self.front = front
         self._scratch = front.scratch
         self._limits = front.limits
         self._loop = asyncio.get_running_loop()
@@ -145,24 +130,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._paused = False  # not reading: too much is unanswered, or unread by the client
         self._choked = False  # the client does not read its answers
 
-    @property
-    def draining(self) -> bool:
-        """Whether the server asks its clients to go elsewhere."""
-        return self._front.draining
-
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._front.connections) >= self._limits.connections:
+        if len(self.front.connections) >= self._limits.connections:
             transport.close()
             return
-        self.opened_while_draining = self._front.draining
-        self._front.connections.add(self)
+        self.opened_while_draining = self.front.draining
+        self.front.connections.add(self)
         self.deadline = self._loop.time() + self._limits.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._front.connections.discard(self)
+        self.front.connections.discard(self)
         self._abandon()
         self._transport = None
 
@@ -180,7 +160,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._stop_receiving()
 
     def _stop_receiving(self) -> None:
-        self._front.body_bytes -= self._held
+        self.front.body_bytes -= self._held
         self._held = 0
         self._body = None
         self._piece = b""
@@ -188,8 +168,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.receiving = False
 
     def _release(self, exchange: Exchange) -> None:
-        self._front.body_bytes -= len(exchange.body)
-        self._front.unanswered -= 1
+        self.front.body_bytes -= len(exchange.body)
+        self.front.unanswered -= 1
         exchange.body = b""
         exchange.on_abandoned = None
 
@@ -302,10 +282,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         if size > limits.body:
             self._refusal = (413, f"the body exceeds {limits.body} bytes", None)
             raise Refusal
-        if self._front.body_bytes + more > limits.bodies:
+        if self.front.body_bytes + more > limits.bodies:
             self._refusal = (503, "too many large requests at once; retry later", 1)
             raise Refusal
-        self._front.body_bytes += more
+        self.front.body_bytes += more
         self._held += more
 
     def on_body(self, data: bytes) -> None:
@@ -336,11 +316,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._piece = b""
         self._wire_size = 0
         self.deadline = self._loop.time() + self._limits.idle
-        self._front.unanswered += 1
+        self.front.unanswered += 1
         self._pending.append(exchange)
         if len(self._pending) >= MAX_PIPELINED:
             self._pace()
-        self._front.handle(exchange)
+        self.front.handle(exchange)
 
     def answered(self, exchange: Exchange) -> None:
         """Write every answer whose turn it is."""
@@ -392,7 +372,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.deadline = self._loop.time() + self._limits.idle
         exchange = Exchange(self)
         exchange.keep_alive = False
-        self._front.unanswered += 1
+        self.front.unanswered += 1
         self._pending.append(exchange)
         exchange.respond_error(status, message, retry_after)
 

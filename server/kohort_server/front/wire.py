@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -12,7 +11,7 @@ from kohort_server.errors import RequestError
 LENGTH_PREFIX = 4  # bytes before every BYTES element: its length, little-endian
 
 
-class TensorParameters(msgspec.Struct, omit_defaults=True):
+class TensorParameters(msgspec.Struct):
     """What may be said about one input or requested output."""
 
     binary_data_size: int | None = None
@@ -23,7 +22,7 @@ class InputHeader(msgspec.Struct):
     """One input; `data` stays raw JSON until its datatype is known."""
 
     name: str
-    shape: list[int]
+    shape: tuple[int, ...]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
     parameters: TensorParameters | None = None
@@ -49,25 +48,6 @@ class RequestHeader(msgspec.Struct):
     id: str = ""
     outputs: list[RequestedOutput] | None = None
     parameters: RequestParameters | None = None
-
-
-class OutputTensor(msgspec.Struct, omit_defaults=True):
-    """One output; `data` is absent where the tensor follows in binary."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: list[Any] | None = None
-    parameters: TensorParameters | None = None
-
-
-class InferenceResponse(msgspec.Struct, omit_defaults=True):
-    """The answer to an inference request."""
-
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: str = ""
 
 
 def unpack_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
