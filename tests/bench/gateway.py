@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kohort.gateway.bootstrap import admin_socket, bootstrap
+from kohort.gateway.launcher import find_envoy
 from kohort.gateway.listener import typed
-from kohort.gateway.main import find_envoy
 from kohort.gateway.settings import Settings, parse
 from kohort.route.table import Endpoint, ModelKey
 from tests.component.gateway_parts import (
@@ -91,8 +91,10 @@ async def plain_envoy(upstream: Endpoint) -> AsyncIterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
         settings = parse(
-            ["--operator", "localhost:1", "--tls-dir", made, "--node-id", "plain"]
-            + ["--listen-address", LOCALHOST, "--port", str(port)]
+            [
+                *("--operator", "localhost:1", "--tls-dir", made, "--node-id", "plain"),
+                *("--listen-address", LOCALHOST, "--port", str(port)),
+            ]
         )
         path = directory / "plain.json"
         path.write_text(json.dumps(plain_configuration(settings, directory, upstream)))

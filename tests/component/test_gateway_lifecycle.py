@@ -281,6 +281,14 @@ async def test_the_process_ends_as_its_envoy_does(
         assert await gateway.process.wait() == 128 + signal.SIGKILL
 
 
+def running(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 async def test_no_envoy_is_left_behind_when_its_parent_is_killed(tmp_path: Path) -> None:
     async with fleet(tmp_path) as made:
         gateway = made.gateways[0]
@@ -288,8 +296,7 @@ async def test_no_envoy_is_left_behind_when_its_parent_is_killed(tmp_path: Path)
         await gateway.kill()
 
         async def gone() -> bool:
-            stat = Path(f"/proc/{envoy}/stat")
-            return not stat.exists() or stat.read_text().split()[2] == "Z"
+            return not await asyncio.to_thread(running, envoy)
 
         await until(gone)
 

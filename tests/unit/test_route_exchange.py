@@ -125,7 +125,7 @@ class Conversation(RuleBasedStateMachine):
         key=st.sampled_from(KEYS),
         stable=st.sampled_from(REVISIONS),
         canary=st.sampled_from(("", *REVISIONS)),
-        weight=st.integers(0, 100),
+        weight=st.integers(1, 99),
         ready=st.booleans(),
     )
     def published_is(
@@ -185,7 +185,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestConversation.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 def connected(catalogue: Catalogue, gateway: GatewayModel) -> Exchange:

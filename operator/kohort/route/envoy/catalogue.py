@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from kohort.route.envoy.clusters import cluster, load_assignment
@@ -80,7 +80,7 @@ class Model:
                 return self.scopes
 
 
-def _named(resources: Iterator[Resource]) -> Named:
+def _named(resources: Iterable[Resource]) -> Named:
     return {resource.name: resource for resource in resources}
 
 

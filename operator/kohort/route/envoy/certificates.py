@@ -16,6 +16,7 @@ from kohort.route.envoy.identity import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FI
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA256
 
 Files = Mapping[str, bytes]
 
@@ -192,7 +193,7 @@ def _usage(signs: bool) -> x509.KeyUsage:
     )
 
 
-def _sha256() -> x509.base.hashes.SHA256:
+def _sha256() -> SHA256:
     from cryptography.hazmat.primitives import hashes
 
     return hashes.SHA256()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TypeAlias
 
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
@@ -19,8 +20,8 @@ from kohort.route.envoy.catalogue import Catalogue, Model
 from kohort.route.envoy.resource import Kind, Resource, owner
 from kohort.route.table import ModelKey
 
-Request = discovery_pb2.DeltaDiscoveryRequest
-Response = discovery_pb2.DeltaDiscoveryResponse
+Request: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
+Response: TypeAlias = discovery_pb2.DeltaDiscoveryResponse
 
 WILDCARD = "*"
 MAX_MESSAGE = 500
@@ -212,18 +213,17 @@ class Exchange:
         return [self._response(Kind.ENDPOINTS, new)] if new else []
 
     def _bring(self, model: Model, known: Known) -> list[Response]:
-        responses: list[Response] = []
-        for kind in (Kind.CLUSTER, Kind.ENDPOINTS):
-            if new := self._changed(model, kind):
-                responses.append(self._response(kind, new))
+        responses = self._news(model, Kind.CLUSTER) + self._news(model, Kind.ENDPOINTS)
         if self._warm(model, known) and self._first_scopes is None:
-            for kind in (Kind.SCOPE, Kind.ROUTES):
-                if new := self._changed(model, kind):
-                    responses.append(self._response(kind, new))
+            responses += self._news(model, Kind.SCOPE) + self._news(model, Kind.ROUTES)
         if self._lets_go(model, known):
-            responses.extend(self._remove(Kind.CLUSTER, known, keep=model.clusters))
-            responses.extend(self._remove(Kind.SCOPE, known, keep=model.scopes))
+            responses += self._remove(Kind.CLUSTER, known, keep=model.clusters)
+            responses += self._remove(Kind.SCOPE, known, keep=model.scopes)
         return responses
+
+    def _news(self, model: Model, kind: Kind) -> list[Response]:
+        new = self._changed(model, kind)
+        return [self._response(kind, new)] if new else []
 
     def _take_away(self, known: Known) -> list[Response]:
         responses = self._remove(Kind.SCOPE, known, keep={})

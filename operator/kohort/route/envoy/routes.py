@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import TypeAlias
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
@@ -45,7 +46,8 @@ RETRY_ON = "connect-failure,refused-stream,reset"
 SCOPE_BY_HOST = "-"
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-_WeightedCluster = route_components_pb2.WeightedCluster
+_WeightedCluster: TypeAlias = route_components_pb2.WeightedCluster
+_Entry: TypeAlias = route_components_pb2.WeightedCluster.ClusterWeight
 
 
 def _packed(message: Message) -> any_pb2.Any:
@@ -92,10 +94,10 @@ def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
     )
 
 
-def _share(cluster: str, revision: str, slot: int, units: int) -> _WeightedCluster.ClusterWeight:
+def _share(cluster: str, revision: str, slot: int, units: int) -> _Entry:
     """One entry of a split. The headers are constants here, because looking them up costs more."""
     header = [_header(HEADER_REVISION, revision)]
-    entry = _WeightedCluster.ClusterWeight(
+    entry = _Entry(
         name=cluster,
         weight=wrappers_pb2.UInt32Value(value=units),
         request_headers_to_add=header,
@@ -106,7 +108,7 @@ def _share(cluster: str, revision: str, slot: int, units: int) -> _WeightedClust
 
 
 @lru_cache(maxsize=256)
-def _whole_slots(cluster: str, revision: str) -> tuple[_WeightedCluster.ClusterWeight, ...]:
+def _whole_slots(cluster: str, revision: str) -> tuple[_Entry, ...]:
     """An entry for every slot; kept, because a step needs most of those of the step before."""
     return tuple(_share(cluster, revision, slot, UNITS_PER_SLOT) for slot in range(SLOTS))
 

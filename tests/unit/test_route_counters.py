@@ -1,0 +1,56 @@
+"""Counters of gateways, understood."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kohort.analysis.reading import Count
+from kohort.contract import METRIC_REQUESTS, failed
+from kohort.observe.gateways import Scrape, Slot, parse
+from kohort.route.table import ModelKey
+
+KEY = ModelKey("shop", "burger")
+
+counters = st.dictionaries(
+    st.tuples(
+        st.sampled_from(("r1", "r2")),
+        st.one_of(st.none(), st.integers(0, 255)),
+        st.sampled_from((0, 200, 404, 422, 500, 503)),
+        st.sampled_from(("-", "UC", "UF,URX")),
+    ),
+    st.integers(0, 10**12),
+)
+
+
+@given(counters)
+def test_every_request_is_counted_once_by_arm_and_slot(
+    counted: dict[tuple[str, int | None, int, str], int],
+) -> None:
+    lines = [
+        f'{METRIC_REQUESTS}{{arm="shop/burger/{revision}",cohort="everyone",'
+        f'slot="{"" if slot is None else slot}",code="{code}",flags="{flags}"}} {number}'
+        for (revision, slot, code, flags), number in counted.items()
+    ]
+    text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
+    slots = parse(text).get((KEY, "everyone"), {})
+    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in counted}
+    for found, count in slots.items():
+        mine = {k: n for k, n in counted.items() if Slot(k[0], k[1]) == found}
+        assert count.requests == sum(mine.values())
+        assert count.failed == sum(n for (_, _, code, _), n in mine.items() if failed(code))
+
+
+def test_requests_that_reached_no_model_are_passed_over() -> None:
+    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404",flags="NR"}} 3\n'
+    assert parse(line.encode()) == {}
+
+
+def test_a_gateway_that_counted_nothing_is_still_a_source() -> None:
+    one = {Slot("r1", 1): Count(3, 1), Slot("r1", None): Count(2, 0)}
+    seen = Scrape(1.0, {(KEY, "everyone"): {"a/1": one}}, ("a/1", "b/1"), ("c: gone",))
+    reading = seen[(KEY, "everyone")]
+    assert reading.sources == {"a/1": {"r1": Count(5, 1)}, "b/1": {}}
+    assert reading.errors == ("c: gone",)
+    assert seen[(KEY, "nobody")].sources == {"a/1": {}, "b/1": {}}
+    assert list(seen) == [(KEY, "everyone")]

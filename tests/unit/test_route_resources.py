@@ -1,0 +1,159 @@
+"""What Envoy is told about a model."""
+
+from __future__ import annotations
+
+import re
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_pb2, scoped_route_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kohort.contract import HEADER_COHORT, HEADER_REVISION, HEADER_SCOPE, SLOTS, WEIGHT_UNITS
+from kohort.route.address import hosts, path_prefix
+from kohort.route.envoy.clusters import cluster, cluster_name, load_assignment
+from kohort.route.envoy.resource import Resource, owner
+from kohort.route.envoy.routes import merged, route_configuration, scopes
+from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable
+
+KEY = ModelKey("shop", "burger")
+values = st.text("abc.*|(", min_size=1, max_size=4)
+matches = st.lists(
+    st.lists(
+        st.builds(
+            HeaderMatch,
+            st.sampled_from(("x-org", "x-region")),
+            st.lists(values, min_size=1, max_size=3, unique=True).map(tuple),
+        ),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+    max_size=4,
+).map(tuple)
+requests = st.dictionaries(st.sampled_from(("x-org", "x-region")), values)
+
+Matches = tuple[tuple[HeaderMatch, ...], ...]
+
+
+def cohort(name: str = "everyone", weight: int = 5, matches: Matches = ()) -> CohortRoute:
+    return CohortRoute(name, matches, "r1", "r2", weight, "salt")
+
+
+def routes(*cohorts: CohortRoute) -> route_pb2.RouteConfiguration:
+    """What Envoy reads, without the route that tells the version."""
+    content = route_configuration(RouteTable(KEY, "x-client-id", cohorts)).content
+    config = route_pb2.RouteConfiguration.FromString(content)
+    del config.virtual_hosts[0].routes[0]
+    return config
+
+
+def belongs(matches: Matches, headers: dict[str, str]) -> bool:
+    return any(all(headers.get(m.name) in m.values for m in match) for match in matches)
+
+
+def is_matched(route: object, headers: dict[str, str]) -> bool:
+    """Whether Envoy takes a route: all header matchers hold, regular expressions for the whole value."""
+    for matcher in route.match.headers:  # type: ignore[attr-defined]
+        value = headers.get(matcher.name)
+        accepted = matcher.string_match
+        if value is None:
+            return False
+        if accepted.HasField("safe_regex"):
+            if re.fullmatch(accepted.safe_regex.regex, value) is None:
+                return False
+        elif value != accepted.exact:
+            return False
+    return True
+
+
+@given(matches, requests)
+def test_fewer_alternatives_match_the_same_requests(
+    matches: Matches, headers: dict[str, str]
+) -> None:
+    assert belongs(merged(matches), headers) == belongs(matches, headers)
+    assert len(merged(matches)) <= len(matches)
+
+
+@given(matches.filter(bool), requests)
+def test_a_request_takes_the_route_of_its_cohort(matches: Matches, headers: dict[str, str]) -> None:
+    config = routes(cohort("some", matches=matches), cohort("everyone"))
+    taken = next(r for r in config.virtual_hosts[0].routes if is_matched(r, headers))
+    name = taken.metadata.filter_metadata["kohort"]["cohort"]
+    assert name == ("some" if belongs(matches, headers) else "everyone")
+
+
+@given(st.integers(0, 100))
+def test_a_split_names_the_arm_and_the_slot_of_every_entry(weight: int) -> None:
+    (route,) = routes(cohort(weight=weight)).virtual_hosts[0].routes
+    entries = route.route.weighted_clusters.clusters
+    assert sum(entry.weight.value for entry in entries) == WEIGHT_UNITS
+    assert SLOTS <= len(entries) <= SLOTS + 1
+    for entry in entries:
+        (header,) = entry.request_headers_to_add
+        assert header.header.key == HEADER_REVISION
+        assert entry.name == cluster_name(KEY, header.header.value)
+        assert entry.response_headers_to_add == entry.request_headers_to_add
+    canary = [entry.name == cluster_name(KEY, "r2") for entry in entries]
+    assert canary == sorted(canary, reverse=True), "the canary comes first"
+
+
+def test_a_cohort_outside_a_rollout_has_one_cluster_and_no_slots() -> None:
+    (route,) = routes(CohortRoute("everyone", (), "r1", "", 0, "")).virtual_hosts[0].routes
+    assert route.route.cluster == cluster_name(KEY, "r1")
+    assert not route.typed_per_filter_config
+    assert not route.route.hash_policy
+    added = {header.header.key: header.header.value for header in route.response_headers_to_add}
+    assert added == {HEADER_COHORT: "everyone", HEADER_REVISION: "r1"}
+
+
+def test_the_header_that_finds_a_model_stays_at_the_gateway() -> None:
+    assert list(routes(cohort()).request_headers_to_remove) == [HEADER_SCOPE]
+
+
+def keys_of(found: tuple[Resource, ...]) -> list[tuple[str, ...]]:
+    read = [scoped_route_pb2.ScopedRouteConfiguration.FromString(r.content) for r in found]
+    assert {scope.route_configuration_name for scope in read} <= {str(KEY), "v2/models", "a/b.c"}
+    return [tuple(fragment.string_key for fragment in scope.key.fragments) for scope in read]
+
+
+def test_a_model_is_found_by_path_and_by_three_host_names() -> None:
+    assert keys_of(scopes(KEY)) == [
+        ("shop", "burger"),
+        ("burger.shop", "-"),
+        ("burger.shop.svc", "-"),
+        ("burger.shop.svc.cluster.local", "-"),
+    ]
+
+
+def test_a_namespace_called_like_the_protocol_takes_no_calls_that_are_meant_for_a_host() -> None:
+    key = ModelKey("v2", "models")
+    assert path_prefix(key) is None
+    assert ("v2", "models") not in keys_of(scopes(key))
+
+
+def test_a_name_with_dots_cannot_take_another_models_host() -> None:
+    key = ModelKey("a", "b.c")
+    assert hosts(key) == ()
+    assert keys_of(scopes(key)) == [("a", "b.c")]
+
+
+def test_equal_endpoints_are_equal_in_any_order() -> None:
+    a, b = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
+    assert load_assignment(KEY, "r1", (a, b)) == load_assignment(KEY, "r1", (b, a, b))
+    read = endpoint_pb2.ClusterLoadAssignment.FromString(load_assignment(KEY, "r1", (a, b)).content)
+    assert len(read.endpoints[0].lb_endpoints) == 2
+
+
+def test_every_resource_says_whose_it_is() -> None:
+    table = RouteTable(KEY, "x-client-id", (cohort(),))
+    for resource in (
+        cluster(KEY, "r1"),
+        load_assignment(KEY, "r1", ()),
+        route_configuration(table),
+        *scopes(KEY),
+    ):
+        assert owner(resource.name) == KEY
+    assert cluster_pb2.Cluster.FromString(cluster(KEY, "r1").content).name == cluster_name(
+        KEY, "r1"
+    )
