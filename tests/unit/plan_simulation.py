@@ -14,6 +14,7 @@ from msgspec import structs
 from kohort.analysis.reading import Count, Reading
 from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
 from kohort.api.status import CohortStatus, Status
+from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -96,7 +97,9 @@ class Cluster:
             },
             gateways=Gateways(
                 ready=tuple(self.gateways),
-                behind=tuple(name for name, served in self.gateways.items() if served != table),
+                behind=tuple(name for name, served in self.gateways.items() if served != table)
+                if awaits_gateways(self.status)
+                else (),
             ),
             readings=self.unread,
         )

@@ -176,6 +176,20 @@ def test_a_process_that_the_first_reading_missed_counts_from_when_it_is_read() -
     assert evidence.canary == Tally(requests=10)
 
 
+def test_a_process_missed_more_than_once_still_brings_no_history() -> None:
+    evidence = begin(ERRORS, None, canary="v2", stable="v1", now=START)
+    evidence = after(evidence, reading(10, ("b: refused",), a=EMPTY))
+    evidence = after(evidence, reading(20, a=EMPTY, b=((1000, 900), (9000, 90))))
+    assert (evidence.canary, evidence.verdict) == (Tally(), Verdict.INSUFFICIENT)
+
+
+def test_a_process_that_is_gone_is_forgotten_but_not_while_readings_fail() -> None:
+    gone = [reading(s) for s in range(1, MISSING_LIMIT + 1)]
+    unread = [reading(s, ("a: refused",)) for s in range(1, MISSING_LIMIT + 1)]
+    assert '"sources"' not in after(started(), *gone).state
+    assert '"sources"' in after(started(), *unread).state
+
+
 def test_without_a_first_reading_the_next_one_is_the_snapshot() -> None:
     evidence = begin(ERRORS, None, canary="v2", stable="v1", now=START)
     evidence = after(evidence, reading(10, a=((7, 1), (70, 1))), reading(20, a=((9, 1), (90, 1))))

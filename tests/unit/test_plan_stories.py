@@ -7,7 +7,7 @@ from msgspec import structs
 
 from kohort.analysis.reading import Count
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
-from kohort.plan.capacity import pods_for
+from kohort.plan.capacity import awaits_gateways, pods_for
 from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
@@ -76,6 +76,7 @@ def test_a_harmful_revision_goes_back_at_once_and_is_not_tried_again() -> None:
     assert cohort.rejected == cluster.desired
     assert cohort.message.startswith("v2 went back to v1: ")
     assert cohort.evidence[0].verdict is Verdict.FAIL
+    assert cohort.evidence[0].state == ""
     assert cluster.events[-1].type is EventType.WARNING
     for _ in range(50):
         cluster.tick()
@@ -411,6 +412,22 @@ def test_pods_stay_as_long_as_a_gateway_may_still_send_to_them() -> None:
         cluster.pass_time(60)
         cluster.decide()
     assert v1 in cluster.pods
+
+
+def test_pods_of_a_rejected_revision_stay_until_every_gateway_has_left_them() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
+    assert awaits_gateways(cluster.status)
+    for _ in range(10):
+        cluster.pass_time(60)
+        cluster.decide()
+    assert cluster.desired in cluster.pods
+    for _ in range(4):
+        cluster.tick()
+    assert cluster.desired not in cluster.pods
+    assert not awaits_gateways(cluster.status)
 
 
 def test_a_first_revision_that_never_served_goes_without_any_gateway() -> None:

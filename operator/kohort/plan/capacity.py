@@ -10,6 +10,7 @@ from msgspec import structs
 from kohort.analysis.timestamps import to_time
 from kohort.api.status import CohortStatus, RevisionStatus, Status
 from kohort.plan.context import Context, Draft, cut, referenced
+from kohort.plan.world import Capacity
 
 DRAIN = timedelta(seconds=10)
 """How long pods go on after no gateway sends anything to them, for requests under way."""
@@ -59,6 +60,20 @@ def size(context: Context, draft: Draft) -> Draft:
     )
 
 
+def awaits_gateways(status: Status) -> bool:
+    """Whether what gateways serve can change a decision: a canary, or pods that no cohort refers to.
+
+    Whoever observes has to ask the gateways while this holds; a rejected revision counts although the
+    spec still asks for it.
+    """
+    if _no_routes(status):
+        return False
+    used = referenced(status)
+    return any(c.canary for c in status.cohorts) or any(
+        r.replicas and r.name not in used for r in status.revisions
+    )
+
+
 def drained(context: Context, revision: RevisionStatus) -> bool:
     """Whether a revision's pods may go."""
     return revision.unused_since is not None and context.since(revision.unused_since) >= DRAIN
@@ -73,7 +88,7 @@ def _sized(
     awaited = wanted is not None and ready < wanted
     return structs.replace(
         revision,
-        replicas=_pods_kept(revision, wanted, gone=capacity is None),
+        replicas=_pods_kept(revision, wanted, capacity),
         ready_replicas=ready,
         reason=problem.reason[:64] if problem else "",
         message=cut(problem.message) if problem else "",
@@ -82,11 +97,11 @@ def _sized(
     )
 
 
-def _pods_kept(revision: RevisionStatus, wanted: int | None, *, gone: bool) -> int:
+def _pods_kept(revision: RevisionStatus, wanted: int | None, capacity: Capacity | None) -> int:
     """Pods that nobody wants any more stay as they are until all of them go."""
     if wanted is not None:
         return wanted
-    return 0 if gone else revision.replicas
+    return (revision.replicas or capacity.wanted) if capacity else 0
 
 
 def _unused_since(context: Context, status: Status, revision: RevisionStatus) -> str | None:

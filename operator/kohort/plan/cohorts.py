@@ -31,9 +31,7 @@ def _serving(listed: Sequence[Cohort], known: Sequence[CohortStatus]) -> str:
 def awaited_cohorts(context: Context, status: Status, cohort: Cohort) -> tuple[CohortStatus, ...]:
     """Cohorts of ``after`` that are not yet on the desired revision; unknown names do not count."""
     named = set(cohort.after)
-    return tuple(
-        c for c in status.cohorts if c.name in named and (c.stable != status.desired or c.canary)
-    )
+    return tuple(c for c in status.cohorts if c.name in named and c.stable != status.desired)
 
 
 def waiting_message(status: Status, awaited: Sequence[CohortStatus]) -> str:
