@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from kohort_local.places import claims_dir
-from kohort_local.process import Process, alive, identify, replace_file
+from kohort_local.process import Process, alive, current, replace_file
 
 _BLOCKS = 64
 _FIRST_PORT = 12000  # 64 blocks of 300 end at 31,199: below the ephemeral ports
@@ -117,8 +116,6 @@ def take(
         RuntimeError: every block is taken.
     """
     directory = directory or claims_dir()
-    holder = identify(os.getpid())
-    assert holder is not None
     with _locked(directory):
         for block in range(_BLOCKS):
             path = directory / f"{block}.json"
@@ -129,7 +126,7 @@ def take(
                 if claim.bound:
                     clean(Path(claim.state_dir))
             if _free(Network(block)):
-                taken = Claim(state_dir=str(state_dir), holder=holder, bound=bound)
+                taken = Claim(state_dir=str(state_dir), holder=current(), bound=bound)
                 replace_file(path, msgspec.json.encode(taken))
                 return Network(block)
     raise RuntimeError(

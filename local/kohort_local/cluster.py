@@ -52,21 +52,6 @@ class PartStatus:
     port: int | None
 
 
-def read_images(path: Path) -> dict[str, Image]:
-    """What images run, from a JSON file.
-
-    Raises:
-        ClusterError: the file is not there or not what it should be.
-    """
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ClusterError(
-            f'{path} cannot be read: {error}; write {{"IMAGE": {{"entrypoint": ["PROGRAM"]}}}}'
-        ) from error
-    return {**found}
-
-
 def end_processes(state_dir: Path) -> None:
     """Kill every process that the files of a cluster tell of: its parts and its pods'."""
     parts = [process.read_record(path) for path in (state_dir / "run").glob("*.json")]
@@ -160,6 +145,7 @@ class Cluster:
             state = self._read_state()
             if state is None or not any(self._running(part) for part in self._names(state)):
                 state = self._make_new(bound)
+            self._hold(state, process.current(), bound)
             layout = self._layout(state, programs)
             self._write_images()
             for name in layout.names():
@@ -175,6 +161,8 @@ class Cluster:
             for index in range(state.nodes):
                 name = pki.node_name(index)
                 self._await(name, partial(self._node_ready, name))
+            if not bound and (etcd := self._running("etcd")):
+                self._hold(state, etcd, bound)
         self._say(f"cluster ready after {time.monotonic() - started:.1f} s")
 
     def down(self) -> None:
@@ -308,8 +296,17 @@ class Cluster:
         pki.write(self.state_dir / "pki", server, f"kohort-{self.state_dir.name}", state.nodes)
         for index in range(state.nodes):
             self._write_gpus(pki.node_name(index), self._gpus)
-        process.replace_file(self._state_file, msgspec.json.encode(state))
+        self._write_state(state)
         return state
+
+    def _write_state(self, state: _State) -> None:
+        process.replace_file(self._state_file, msgspec.json.encode(state))
+
+    def _hold(self, state: _State, holder: Process, bound: bool) -> None:
+        """Keep the claim for as long as `holder` lives; if bound, the cluster ends with it."""
+        state.bound = bound
+        self._write_state(state)
+        claim.hand_over(Network(state.block), holder, bound=bound)
 
     def _clean(self) -> None:
         end_processes(self.state_dir)

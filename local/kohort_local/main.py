@@ -9,12 +9,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from kohort_local.binaries import BuildError
-from kohort_local.cluster import Cluster, ClusterError, read_images
+from kohort_local.cluster import Cluster, ClusterError, Image
 from kohort_local.places import state_directory
 
 _PLUGINS = ("install", "demo")  # each registers subcommands of its own
@@ -95,6 +97,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _read_images(path: Path) -> dict[str, Image]:
+    """What images run, from a JSON file.
+
+    Raises:
+        ClusterError: the file is not there or not what it should be.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ClusterError(
+            f'{path} cannot be read: {error}; write {{"IMAGE": {{"entrypoint": ["PROGRAM"]}}}}'
+        ) from error
+    return {**found}
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -110,7 +127,7 @@ def _up(given: argparse.Namespace) -> int:
         if given.gpus is not None:
             cluster.set_gpus(given.gpus)
         if given.images:
-            cluster.add_images(read_images(given.images))
+            cluster.add_images(_read_images(given.images))
         _say(f"export KUBECONFIG={cluster.kubeconfig}")
         if given.foreground:
             _say("stop with Ctrl-C")

@@ -41,6 +41,11 @@ def identify(pid: int) -> Process | None:
     return Process(pid, int(fields[19])) if fields else None
 
 
+def current() -> Process:
+    """This process."""
+    return Process(os.getpid(), int((_stat(os.getpid()) or [])[19]))
+
+
 def alive(process: Process) -> bool:
     """Whether it still runs; one that has exited and waits to be reaped does not."""
     child = _children.get(process.pid)

@@ -158,3 +158,21 @@ def test_every_port_is_below_the_ephemeral_ones_and_on_loopback(cluster: Cluster
     for port in ports:
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass
+
+
+def test_a_cluster_that_somebody_else_takes_over_no_longer_ends_with_its_starter(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path / "kept")
+    script = (
+        "import sys, pathlib; from kohort_local.cluster import Cluster\n"
+        "Cluster(pathlib.Path(sys.argv[1])).up(bound=True)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(cluster.state_dir)], check=True)
+    try:
+        cluster.up()
+        with Cluster(tmp_path / "other"):
+            assert [s.name for s in cluster.status() if s.process] == PARTS
+    finally:
+        cluster.down()
+    assert processes_of(cluster.state_dir) == []
