@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,11 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="tell the demo's story on a local cluster, and check its end",
-        description="Three models of handwritten digits, two kinds of clients, one that the last model fails.",
+        description="Three models of handwritten digits, two kinds of clients, and a model that fails one.",
     )
-    parser.add_argument("--keep", action="store_true", help="leave cluster and model running at the end")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave cluster and model running at the end"
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     cluster = Cluster(directory, images=images(), say=say)
     try:
         say("starting a Kubernetes control plane on this machine")
-        cluster.up()
+        cluster.down()  # what an earlier one has kept
+        cluster.up(bound=not arguments.keep)
         say("cluster ready; installing two operators and two gateways")
         installation = install(cluster.kubeconfig, cluster.node_port_range)
         say("Kohort ready; training three models of handwritten digits")
@@ -105,11 +108,15 @@ class Screen:
         self.say(f"[bold]{chapter}[/]")
 
     def show(
-        self, display: Live | None, resource: dict[str, Any], pods: list[dict[str, Any]], account: Account
+        self,
+        display: Live | None,
+        resource: dict[str, Any],
+        pods: list[dict[str, Any]],
+        account: Account,
     ) -> None:
         """Redraw, or tell what changed."""
         if display:
-            view = model_view(resource, pods, datetime.now(UTC))
+            view = model_view(resource, pods, datetime.now().astimezone())
             display.update(
                 Group(
                     Panel(self.chapter, border_style="cyan"),
@@ -158,9 +165,8 @@ async def _tell(
     account = Account()
 
     async def look(display: Live | None) -> dict[str, Any]:
-        resource, pods = await asyncio.gather(
-            asyncio.to_thread(watcher.resource), asyncio.to_thread(watcher.pods)
-        )
+        resource = await asyncio.to_thread(watcher.resource)
+        pods = await asyncio.to_thread(watcher.pods)
         screen.show(display, resource, pods, account)
         return resource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kohort import contract
-from kohort.act import permissions
+from kohort.act.permissions import CLUSTER_RULES, GATEWAY_SECRET, NAMESPACE_RULES
 from kohort.api.crd import definition
 
 NAMESPACE = "kohort-system"
@@ -78,7 +78,7 @@ def _access() -> list[Manifest]:
             "apiVersion": role_api,
             "kind": "ClusterRole",
             "metadata": {"name": OPERATOR},
-            "rules": permissions.CLUSTER_RULES,
+            "rules": CLUSTER_RULES,
         },
         {
             "apiVersion": role_api,
@@ -95,7 +95,7 @@ def _access() -> list[Manifest]:
             "apiVersion": role_api,
             "kind": "Role",
             "metadata": {"name": OPERATOR, "namespace": NAMESPACE},
-            "rules": permissions.NAMESPACE_RULES,
+            "rules": NAMESPACE_RULES,
         },
         {
             "apiVersion": role_api,
@@ -208,7 +208,7 @@ def _gateway(replicas: int, gateway_port: int, routes_port: int) -> list[Manifes
         "terminationGracePeriodSeconds": 40,
         "containers": [container],
         "volumes": [
-            {"name": "tls", "secret": {"secretName": "kohort-gateway-tls"}},
+            {"name": "tls", "secret": {"secretName": GATEWAY_SECRET}},
             {"name": "tmp", "emptyDir": {}},
         ],
     }

@@ -55,7 +55,7 @@ async def measure(
             began = time.monotonic()
             await asyncio.to_thread(kubectl.apply, manifest(model))
             applied = time.monotonic()
-            while not (new := set(traffic.account.first_answer) - known):
+            while not (new := set(traffic.account.first_answer) - known):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             first = traffic.account.first_answer[new.pop()]
             taken.append((first - began, first - applied))

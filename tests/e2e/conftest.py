@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kohort_local.cluster import Cluster
 
+from kohort_local.cluster import Cluster
 from kohort_local.install import Installation, images, install
 from kohort_local.models import Digits, train
 from tests.e2e.world import Model

@@ -6,9 +6,8 @@ import asyncio
 import random
 from functools import partial
 
-from kohort_local.cluster import Cluster
-
 from kohort_local import manifests
+from kohort_local.cluster import Cluster
 from kohort_local.install import Installation
 from tests.e2e.world import (
     Model,
