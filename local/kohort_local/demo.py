@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from kohort.cli.changes import changes
 from kohort.cli.tree import tree
-from kohort.cli.view import model_view
+from kohort.cli.view import ModelView, model_view
 from kohort.contract import API_VERSION, LABEL_MODEL, PLURAL
 from kohort_local import story
 from kohort_local.cluster import Cluster
@@ -91,7 +92,7 @@ class Screen:
     console: Console
     say: Callable[[str], None]
     chapter: str = ""
-    seen: dict[str, str] = field(default_factory=dict)
+    before: ModelView | None = None
 
     @contextlib.contextmanager
     def live(self) -> Any:
@@ -115,21 +116,21 @@ class Screen:
         account: Account,
     ) -> None:
         """Redraw, or tell what changed."""
+        view = model_view(resource, pods, datetime.now().astimezone())
         if display:
-            view = model_view(resource, pods, datetime.now().astimezone())
+            versions = story.version_of(resource.get("status", {}))
             display.update(
                 Group(
                     Panel(self.chapter, border_style="cyan"),
                     tree(view, self.console.width),
                     Text(),
-                    account_table(account, story.version_of(resource.get("status", {}))),
+                    account_table(account, versions),
                 )
             )
             return
-        for name, line in story.lines(resource.get("status", {})).items():
-            if self.seen.get(name) != line:
-                self.seen[name] = line
-                self.say(line)
+        for line in changes(self.before, view):
+            self.say(line)
+        self.before = view
 
 
 class Watcher:

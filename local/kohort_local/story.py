@@ -61,18 +61,6 @@ def version_of(status: dict[str, Any]) -> dict[str, str]:
     return {r["name"]: f"v{r['number']}" for r in status.get("revisions", [])}
 
 
-def lines(status: dict[str, Any]) -> dict[str, str]:
-    """One line per cohort that changes when something happens to it, for where nothing can be redrawn."""
-    number = version_of(status)
-    told = {}
-    for cohort in status.get("cohorts", []):
-        line = f"{cohort['name']}: {cohort['phase']}, stable {number.get(cohort.get('stable', ''), '-')}"
-        if canary := cohort.get("canary"):
-            line += f", canary {number.get(canary, canary)} at {cohort.get('weight', 0)} %"
-        told[cohort["name"]] = line
-    return told
-
-
 def settled(status: dict[str, Any], wanted: dict[str, str]) -> bool:
     """Whether every cohort has ended where it should, with nothing under way."""
     return stables(status) == wanted and not any(c.get("canary") for c in status["cohorts"])
