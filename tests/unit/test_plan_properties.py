@@ -256,9 +256,9 @@ def at_rest(cluster: Cluster) -> bool:
     return (
         status.observed_generation == cluster.generation
         and all(c.phase in ends for c in status.cohorts)
+        and cluster.decide().status == status
         and set(cluster.pods) == {c.stable for c in status.cohorts}
         and all(p.ready == p.wanted for p in cluster.pods.values())
-        and cluster.decide().status == status
     )
 
 
