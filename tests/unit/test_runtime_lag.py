@@ -6,7 +6,7 @@ from msgspec import structs
 
 from kohort.api.status import CohortPhase, CohortStatus, RevisionStatus, Status
 from kohort.plan.outcome import Event, EventType, Outcome
-from kohort.runtime.lag import may_lag
+from kohort.runtime.lag import LONGEST_SECONDS, SHORTEST_SECONDS, lag_seconds, may_lag
 
 SERVING = Status(
     observed_generation=1,
@@ -48,3 +48,10 @@ def test_the_first_status_of_a_model_may_wait_until_something_can_serve() -> Non
     waiting = structs.replace(SERVING, cohorts=(CohortStatus(name="everyone"),))
     assert may_lag(Status(), Outcome(waiting))
     assert not may_lag(Status(), Outcome(SERVING))
+
+
+def test_descriptions_wait_longer_the_more_of_them_there_are_but_not_for_ever() -> None:
+    lags = [lag_seconds(waiting) for waiting in (1, 10, 200, 1000, 100_000)]
+    assert lags == sorted(lags)
+    assert lags[0] == SHORTEST_SECONDS
+    assert lags[-1] == LONGEST_SECONDS

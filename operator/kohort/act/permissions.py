@@ -21,18 +21,18 @@ def _rule(group: str, resource: str, *verbs: str, names: tuple[str, ...] = ()) -
 
 # In every namespace with models: a ClusterRole, or a Role in each watched namespace.
 CLUSTER_RULES: list[Rule] = [
-    _rule(GROUP, PLURAL, "get", "list", "watch"),
+    _rule(GROUP, PLURAL, "list", "watch"),
     _rule(GROUP, f"{PLURAL}/status", "update"),
     # "patch" is server-side apply; "create" because apply may create.
-    _rule("apps", "deployments", "get", "list", "watch", "create", "patch", "delete"),
+    _rule("apps", "deployments", "list", "watch", "create", "patch", "delete"),
     _rule("apps", "controllerrevisions", "get", "list", "watch", "create", "patch", "delete"),
-    _rule("", "pods", "get", "list", "watch"),
+    _rule("", "pods", "list", "watch"),
     _rule("events.k8s.io", "events", "create"),
 ]
 
 # In the operator's own namespace. "create" cannot be limited by name.
 NAMESPACE_RULES: list[Rule] = [
-    _rule("", "pods", "get", "list", "watch"),
+    _rule("", "pods", "list", "watch"),
     _rule("coordination.k8s.io", "leases", "create"),
     _rule("coordination.k8s.io", "leases", "get", "update", names=(LEASE,)),
     _rule("", "secrets", "create"),

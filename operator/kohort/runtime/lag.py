@@ -7,7 +7,16 @@ from msgspec import structs
 from kohort.api.status import Status, Summary
 from kohort.plan.outcome import Outcome
 
-LAG_SECONDS = 1.0
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 10.0
+WRITES_PER_SECOND = 50
+
+
+def lag_seconds(waiting: int) -> float:
+    """Seconds that a write may wait when ``waiting`` models have one that may: the more, the longer.
+
+    A thousand models that change at once should not each be written for every pod that comes.
+    """
+    return min(max(SHORTEST_SECONDS, waiting / WRITES_PER_SECOND), LONGEST_SECONDS)
 
 
 def may_lag(old: Status, outcome: Outcome) -> bool:

@@ -23,6 +23,9 @@ def main() -> None:
     )
     # kopf tells of every event it hands over.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").setLevel(
+        logging.ERROR
+    )  # it has no signals: meant
     # Only for type hints, and only if it is installed, kopf imports the whole Kubernetes client: 20 MB.
     sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="kohort-") as scratch:

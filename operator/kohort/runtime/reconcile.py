@@ -36,7 +36,7 @@ from kohort.plan.revisions import revision_data
 from kohort.plan.world import Capacity, Gateways, Problem, World
 from kohort.route.table import ModelKey
 from kohort.runtime.fleet import Fleet
-from kohort.runtime.lag import LAG_SECONDS, may_lag
+from kohort.runtime.lag import lag_seconds, may_lag
 from kohort.runtime.models import Model, Models, parse_model
 from kohort.runtime.routes import Publisher
 
@@ -181,7 +181,7 @@ class Reconciler:
             return 0.0
         clock = asyncio.get_running_loop().time
         since = self._unwritten.setdefault(model.key, clock())
-        return max(0.0, since + LAG_SECONDS - clock())
+        return max(0.0, since + lag_seconds(len(self._unwritten)) - clock())
 
     async def _gateways(self, model: Model) -> Gateways:
         if awaits_gateways(model.status):
