@@ -1,6 +1,7 @@
 """What a gateway costs, and how soon a decision has effect: ``python -m tests.bench.gateway``.
 
-Prints markdown tables. CPU is that of Envoy's threads, read from the kernel, so that a slow client does
+Prints markdown tables: everything on (a split of 256 slots, counters), by path and by host, against a
+Prints markdown tables: everything on (a split of 256 slots, counters), by path and by host, against a
 not matter; both Envoys are asked in turns of a few thousand requests, and ratios are of neighbouring
 turns, so that a busy machine does not matter much either.
 """
@@ -37,6 +38,9 @@ from tests.component.gateway_parts import (
 
 CONNECTIONS = 16
 CLIENTS = 512
+# An inference of 64 numbers, as clients send it.
+TENSOR = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [0.12345678] * 64}
+BODY = json.dumps({"inputs": [TENSOR]}).encode()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -142,7 +146,9 @@ def interval(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
-async def cost(made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: int) -> None:
+async def cost(
+    made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: int, body: bytes
+) -> None:
     """CPU per request with everything on against a plain route."""
     gateway = made.gateways[0]
     wanted = table(25)
@@ -153,11 +159,16 @@ async def cost(made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: in
     path = f"/{KEY.namespace}/{KEY.name}/v2/models/m/infer"
     host = f"{KEY.name}.{KEY.namespace}.svc"
     async with plain_envoy(upstreams[0]) as (plain_port, plain_pid):
-        plain = Way("plain route", plain_port, plain_pid, requests_by(path, host, turn, CLIENTS))
+        plain = Way(
+            "plain route", plain_port, plain_pid, requests_by(path, host, turn, CLIENTS, body)
+        )
         ways = [
-            Way("Kohort by path", port, pid, requests_by(path, host, turn, CLIENTS)),
+            Way("Kohort by path", port, pid, requests_by(path, host, turn, CLIENTS, body)),
             Way(
-                "Kohort by host", port, pid, requests_by("/v2/models/m/infer", host, turn, CLIENTS)
+                "Kohort by host",
+                port,
+                pid,
+                requests_by("/v2/models/m/infer", host, turn, CLIENTS, body),
             ),
         ]
         for way in (plain, *ways):
@@ -166,7 +177,9 @@ async def cost(made: Fleet, upstreams: Sequence[Endpoint], rounds: int, turn: in
         for _ in range(rounds):
             for way in (plain, *ways):
                 microseconds[way.name].append(await cpu_per_request(way))
-    print(f"\n{rounds} rounds of {turn} requests, {CONNECTIONS} connections, one worker\n")
+    print(
+        f"\n{rounds} rounds of {turn} requests with {len(body)} bytes, {CONNECTIONS} connections\n"
+    )
     print("| way | µs CPU per request | ratio to plain, same round |\n|---|---|---|")
     base = microseconds[plain.name]
     for name, values in microseconds.items():
@@ -216,7 +229,8 @@ async def measure(options: argparse.Namespace) -> None:
     upstreams = [await upstream(revision) for revision in ("r1", "r2")]
     with tempfile.TemporaryDirectory() as made:
         async with fleet(Path(made)) as alone:
-            await cost(alone, upstreams, options.rounds, options.turn)
+            for body in (BODY, b""):
+                await cost(alone, upstreams, options.rounds, options.turn, body)
     print("\n| other models | publish → effect, p50 ms | p95 ms | decisions |\n|---|---|---|---|")
     for others in options.others:
         with tempfile.TemporaryDirectory() as made:
@@ -227,8 +241,8 @@ async def measure(options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--turn", type=int, default=4000, help="requests of one turn")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--turn", type=int, default=1000, help="requests of one turn")
     parser.add_argument("--decisions", type=int, default=100)
     parser.add_argument("--others", type=int, nargs="*", default=[0, 1000])
     asyncio.run(measure(parser.parse_args()))

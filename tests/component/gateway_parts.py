@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import socket
 import sys
 from collections import Counter
@@ -71,6 +72,9 @@ def table(
     return RouteTable(key, "x-client-id", tuple(cohorts))
 
 
+_CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+
 class Upstream(asyncio.Protocol):
     """A model server that costs next to nothing: answers every request with the same few bytes."""
 
@@ -88,7 +92,11 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            self._buffer = self._buffer[end + 4 :]
+            length = _CONTENT_LENGTH.search(self._buffer, 0, end)
+            end += 4 + (int(length[1]) if length else 0)
+            if len(self._buffer) < end:
+                return
+            self._buffer = self._buffer[end:]
             assert self._transport is not None
             self._transport.write(self._answer)
 
@@ -129,11 +137,14 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def requests_by(path: str, host: str, number: int, clients: int) -> list[bytes]:
+def requests_by(path: str, host: str, number: int, clients: int, body: bytes = b"") -> list[bytes]:
     """Requests of many clients in turn."""
+    content = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
     return [
-        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nx-client-id: client-{i % clients}\r\n"
-        "user-agent: test\r\naccept: application/json\r\n\r\n".encode()
+        f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nhost: {host}\r\n"
+        f"x-client-id: client-{i % clients}\r\nuser-agent: test\r\naccept: */*\r\n"
+        f"{content}\r\n".encode()
+        + body
         for i in range(number)
     ]
 

@@ -7,9 +7,7 @@ by path, ``HOST/-`` for a call by host. Both lead to the same routes, so a chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import TypeAlias
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
@@ -46,8 +44,7 @@ RETRY_ON = "connect-failure,refused-stream,reset"
 SCOPE_BY_HOST = "-"
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-_WeightedCluster: TypeAlias = route_components_pb2.WeightedCluster
-_Entry: TypeAlias = route_components_pb2.WeightedCluster.ClusterWeight
+_WeightedCluster = route_components_pb2.WeightedCluster
 
 
 def _packed(message: Message) -> any_pb2.Any:
@@ -94,37 +91,40 @@ def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
     )
 
 
-def _share(cluster: str, revision: str, slot: int, units: int) -> _Entry:
-    """One entry of a split. The headers are constants here, because looking them up costs more."""
+def _share(cluster: str, revision: str, slot: int, units: int) -> bytes:
+    """A split of one entry, serialized. Its headers are constants: looking them up costs more."""
     header = [_header(HEADER_REVISION, revision)]
-    entry = _Entry(
+    message = _WeightedCluster()
+    entry = message.clusters.add(
         name=cluster,
         weight=wrappers_pb2.UInt32Value(value=units),
         request_headers_to_add=header,
         response_headers_to_add=header,
     )
     entry.typed_per_filter_config[FILTER_SLOT].CopyFrom(_slot_metadata(slot))
-    return entry
+    return bytes(message.SerializeToString(deterministic=True))
 
 
-@lru_cache(maxsize=256)
-def _whole_slots(cluster: str, revision: str) -> tuple[_Entry, ...]:
-    """An entry for every slot; kept, because a step needs most of those of the step before."""
+@lru_cache(maxsize=64)
+def _whole_slots(cluster: str, revision: str) -> tuple[bytes, ...]:
+    """A split for every slot; kept, because a step needs most of those of the step before."""
     return tuple(_share(cluster, revision, slot, UNITS_PER_SLOT) for slot in range(SLOTS))
 
 
-def _weighted(key: ModelKey, cohort: CohortRoute) -> _WeightedCluster:
-    arms = {True: cohort.canary, False: cohort.stable}
-    message = _WeightedCluster(use_hash_policy=wrappers_pb2.BoolValue(value=True))
-    message.clusters.extend(
-        _whole_slots(cluster_name(key, arms[share.canary]), arms[share.canary])[share.slot]
+def _weighted(key: ModelKey, cohort: CohortRoute) -> bytes:
+    """The split of a cohort, serialized: messages of one type put end to end are their union."""
+    arms = {
+        canary: (cluster_name(key, revision), revision)
+        for canary, revision in ((True, cohort.canary), (False, cohort.stable))
+    }
+    parts = [
+        _whole_slots(*arms[share.canary])[share.slot]
         if share.units == UNITS_PER_SLOT
-        else _share(
-            cluster_name(key, arms[share.canary]), arms[share.canary], share.slot, share.units
-        )
+        else _share(*arms[share.canary], share.slot, share.units)
         for share in split(cohort.weight)
-    )
-    return message
+    ]
+    sticky = _WeightedCluster(use_hash_policy=wrappers_pb2.BoolValue(value=True))
+    return b"".join((*parts, sticky.SerializeToString()))
 
 
 def _hash_policies(client_key: str, salt: str) -> list[route_components_pb2.RouteAction.HashPolicy]:
@@ -171,17 +171,17 @@ def _without_prefix(key: ModelKey) -> regex_pb2.RegexMatchAndSubstitute | None:
     )
 
 
-def _action(table: RouteTable, cohort: CohortRoute) -> route_components_pb2.RouteAction:
-    action = route_components_pb2.RouteAction(
-        regex_rewrite=_without_prefix(table.key),
-        timeout=duration_pb2.Duration(seconds=TIMEOUT_SECONDS),
-    )
+def _fill_action(
+    action: route_components_pb2.RouteAction, table: RouteTable, cohort: CohortRoute
+) -> None:
+    action.timeout.seconds = TIMEOUT_SECONDS
+    if (rewrite := _without_prefix(table.key)) is not None:
+        action.regex_rewrite.CopyFrom(rewrite)
     if cohort.canary:
-        action.weighted_clusters.CopyFrom(_weighted(table.key, cohort))
+        action.weighted_clusters.MergeFromString(_weighted(table.key, cohort))
         action.hash_policy.extend(_hash_policies(table.client_key, cohort.salt))
     else:
         action.cluster = cluster_name(table.key, cohort.stable)
-    return action
 
 
 def _header_matcher(match: HeaderMatch) -> route_components_pb2.HeaderMatcher:
@@ -206,25 +206,22 @@ def merged(matches: tuple[tuple[HeaderMatch, ...], ...]) -> tuple[tuple[HeaderMa
     return single + tuple(match for match in matches if len(match) != 1)
 
 
-def _cohort_routes(table: RouteTable, cohort: CohortRoute) -> Iterator[route_components_pb2.Route]:
-    """One route for each alternative way to belong to the cohort."""
+def _fill(
+    route: route_components_pb2.Route,
+    table: RouteTable,
+    cohort: CohortRoute,
+    match: tuple[HeaderMatch, ...],
+) -> None:
+    """One way to belong to a cohort. Filled in place: a split is too large to be copied about."""
     headers = [_header(HEADER_COHORT, cohort.name)]
     if not cohort.canary:
         headers.append(_header(HEADER_REVISION, cohort.stable))
-    route = route_components_pb2.Route(
-        match=route_components_pb2.RouteMatch(prefix="/"),
-        route=_action(table, cohort),
-        request_headers_to_add=headers,
-        response_headers_to_add=headers,
-    )
+    route.match.prefix = "/"
+    route.match.headers.extend(_header_matcher(header) for header in match)
+    route.request_headers_to_add.extend(headers)
+    route.response_headers_to_add.extend(headers)
     route.metadata.filter_metadata[METADATA].update({"cohort": cohort.name})
-    if not cohort.matches:
-        yield route
-    for match in merged(cohort.matches):
-        alternative = route_components_pb2.Route()
-        alternative.CopyFrom(route)
-        alternative.match.headers.extend(_header_matcher(header) for header in match)
-        yield alternative
+    _fill_action(route.route, table, cohort)
 
 
 def _version_route(table: RouteTable) -> route_components_pb2.Route:
@@ -250,17 +247,16 @@ def _disabled() -> any_pb2.Any:
 
 def route_configuration(table: RouteTable) -> Resource:
     """All routes of one model. What reached it needs no further search for a host."""
-    virtual_host = route_components_pb2.VirtualHost(
+    message = route_pb2.RouteConfiguration(
+        name=routes_name(table.key), request_headers_to_remove=[HEADER_SCOPE]
+    )
+    virtual_host = message.virtual_hosts.add(
         name=routes_name(table.key), domains=["*"], retry_policy=_retry_policy()
     )
     virtual_host.routes.append(_version_route(table))
     for cohort in table.cohorts:
-        virtual_host.routes.extend(_cohort_routes(table, cohort))
-    message = route_pb2.RouteConfiguration(
-        name=routes_name(table.key),
-        virtual_hosts=[virtual_host],
-        request_headers_to_remove=[HEADER_SCOPE],
-    )
+        for match in merged(cohort.matches) or ((),):
+            _fill(virtual_host.routes.add(), table, cohort, match)
     for name in FILTERS_HOST:
         message.typed_per_filter_config[name].CopyFrom(_disabled())
     return resource(Kind.ROUTES, routes_name(table.key), message)
