@@ -1,9 +1,10 @@
 """What a gateway costs, and how soon a decision has effect: ``python -m tests.bench.gateway``.
 
 Prints markdown tables: everything on (a split of 256 slots, counters), by path and by host, against a
-Prints markdown tables: everything on (a split of 256 slots, counters), by path and by host, against a
-not matter; both Envoys are asked in turns of a few thousand requests, and ratios are of neighbouring
-turns, so that a busy machine does not matter much either.
+route of an otherwise equal Envoy; and the wait from a decision to its first answer. CPU is that of
+Envoy's threads, read from the kernel, so that a slow client does not matter; both Envoys are asked in
+turns of some hundred requests, and ratios are of neighbouring turns, so that a busy machine does not
+matter much either.
 """
 
 from __future__ import annotations
