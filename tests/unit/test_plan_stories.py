@@ -38,6 +38,10 @@ def test_the_first_revision_serves_once_all_of_its_pods_are_ready() -> None:
     cluster.start_pods()
     cluster.decide()
     assert cluster.cohort().stable == cluster.desired
+    assert cluster.status.phase == "Progressing"
+    assert "waits for gateway" in cluster.status.message
+    cluster.update_gateways()
+    cluster.decide()
     assert cluster.status.phase == "Healthy"
     assert cluster.status.message == "v1 serves every client with 2 of 2 pods ready"
     assert condition(cluster.status, "Ready") == ("True", "Promoted")

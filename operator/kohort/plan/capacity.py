@@ -8,7 +8,7 @@ from datetime import timedelta
 from msgspec import structs
 
 from kohort.analysis.timestamps import to_time
-from kohort.api.status import CohortStatus, RevisionStatus, Status
+from kohort.api.status import CohortPhase, CohortStatus, RevisionStatus, Status
 from kohort.plan.context import Context, Draft, cut, referenced
 from kohort.plan.world import Capacity
 
@@ -61,7 +61,8 @@ def size(context: Context, draft: Draft) -> Draft:
 
 
 def awaits_gateways(status: Status) -> bool:
-    """Whether what gateways serve can change a decision: a canary, or pods that no cohort refers to.
+    """Whether what gateways serve can change a decision: a canary, clients that are to arrive on a
+    stable revision, or pods that no cohort refers to.
 
     Whoever observes has to ask the gateways while this holds; a rejected revision counts although the
     spec still asks for it.
@@ -69,7 +70,8 @@ def awaits_gateways(status: Status) -> bool:
     if _no_routes(status):
         return False
     used = referenced(status)
-    return any(c.canary for c in status.cohorts) or any(
+    on_the_way = any(c.canary or c.phase is CohortPhase.PROMOTING for c in status.cohorts)
+    return on_the_way or any(
         r.replicas and r.name not in used for r in status.revisions
     )
 

@@ -203,7 +203,7 @@ def _condition(context: Context, status: Status, told: Told) -> Condition:
 
 
 def _finished(status: Status, cohort: CohortStatus) -> bool:
-    return cohort.stable == status.desired and not cohort.canary
+    return cohort.stable == status.desired and cohort.phase is CohortPhase.STABLE
 
 
 def _unfinished(status: Status) -> bool:

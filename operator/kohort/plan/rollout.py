@@ -45,9 +45,11 @@ def hold_while_paused(turn: Turn) -> Change | None:
 
 
 def settle(turn: Turn) -> Change | None:
-    """A cohort on the desired revision has arrived."""
+    """A cohort on the desired revision has arrived once its clients are really sent there."""
     if not turn.settled:
         return None
+    if turn.cohort.phase is not CohortPhase.STABLE and not turn.context.in_effect:
+        return turn.saying(turn.context.awaited_gateways(), CohortPhase.PROMOTING)
     return turn.saying(f"on {turn.label(turn.desired)}", CohortPhase.STABLE)
 
 
@@ -73,7 +75,7 @@ def serve_first(turn: Turn) -> Change | None:
     cohort = structs.replace(
         decided(cohort, "Promoted", turn.desired, to_time(turn.context.now), first),
         stable=turn.desired,
-        phase=CohortPhase.STABLE,
+        phase=CohortPhase.PROMOTING,
         message=f"on {turn.label(turn.desired)}",
     )
     return Change(cohort, (normal("Promoted", f"{cohort.name}: {first}"),))
