@@ -16,6 +16,7 @@ from kohort.act.events import Recorder
 from kohort.act.permissions import LEASE
 from kohort.kube import ApiError, Kube, Server
 from kohort.observe import gateways
+from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
 from kohort.runtime import status_server
@@ -25,7 +26,7 @@ from kohort.runtime.fleet import Fleet
 from kohort.runtime.lease import LeaseElection
 from kohort.runtime.metrics import Metrics
 from kohort.runtime.queue import WorkQueue
-from kohort.runtime.reconcile import Reconciler, awaits_gateways
+from kohort.runtime.reconcile import Reconciler
 from kohort.runtime.routes import Publisher
 from kohort.runtime.scraper import Scraper
 from kohort.runtime.settings import Settings

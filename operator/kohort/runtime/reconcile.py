@@ -23,6 +23,7 @@ from kohort.observe.objects import (
     parse_record,
 )
 from kohort.observe.store import Store
+from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -44,14 +45,6 @@ MESSAGE_LENGTH = 1024
 # Answers that mean that trying the same again at once is of no use.
 REFUSED = frozenset({400, 403, 422})
 REFUSED_SECONDS = 30.0
-
-
-def awaits_gateways(status: Status) -> bool:
-    """Whether the next decision depends on what gateways serve: a canary, or pods nobody needs."""
-    if any(cohort.canary for cohort in status.cohorts):
-        return True
-    used = {cohort.stable for cohort in status.cohorts} | {status.desired}
-    return any(revision.name not in used and revision.replicas for revision in status.revisions)
 
 
 def analysing(status: Status) -> bool:
