@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,9 @@ Kubectl = Callable[..., str]
 NAMESPACE = "kohort-system"
 PATIENCE = 60.0
 T = TypeVar("T")
+# Short, so that a leader that is gone is soon replaced.
+LEASE = ("--lease-duration=3s", "--lease-deadline=2s", "--lease-retry=500ms")
+PATIENT_LEASE = ("--lease-duration=60s", "--lease-deadline=50s", "--lease-retry=500ms")
 
 
 def free_port() -> int:
@@ -112,7 +115,9 @@ def install(kubectl: Kubectl, crd: Path, admin: Path, target: Path) -> Path:
 class OperatorProcess:
     """One operator; its output goes to ``log``."""
 
-    def __init__(self, kubeconfig: Path, identity: str, log: Path) -> None:
+    def __init__(
+        self, kubeconfig: Path, identity: str, log: Path, flags: Sequence[str] = LEASE
+    ) -> None:
         self.identity = identity
         self.log = log
         self.status_port = free_port()
@@ -129,9 +134,7 @@ class OperatorProcess:
                     "--listen-address=127.0.0.1",
                     f"--routes-port={free_port()}",
                     f"--status-port={self.status_port}",
-                    "--lease-duration=3s",
-                    "--lease-deadline=2s",
-                    "--lease-retry=500ms",
+                    *flags,
                 ],
                 stdout=output,
                 stderr=output,
@@ -165,9 +168,11 @@ async def _get(port: int, path: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def operator(kubeconfig: Path, identity: str, log: Path) -> Iterator[OperatorProcess]:
+def operator(
+    kubeconfig: Path, identity: str, log: Path, flags: Sequence[str] = LEASE
+) -> Iterator[OperatorProcess]:
     """An operator that is ready, and ended afterwards."""
-    running = OperatorProcess(kubeconfig, identity, log)
+    running = OperatorProcess(kubeconfig, identity, log, flags)
     try:
         eventually(lambda: running.get("/readyz")[0] == 200, f"{identity} ready; see {log}")
         yield running

@@ -75,7 +75,7 @@ def test_what_the_server_said_before_it_exited_is_the_reason() -> None:
 @pytest.mark.parametrize("waiting", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
 def test_an_image_that_cannot_be_pulled_is_one_reason_and_names_the_image(waiting: str) -> None:
     found = pod(state={"waiting": {"reason": waiting, "message": "no"}})
-    assert reason(found) == "ImagePullFailed"
+    assert reason(found) == "ErrImagePull"
     assert found.problem is not None
     assert "kohort/server:1" in found.problem.message
 
@@ -86,18 +86,18 @@ def test_a_crash_tells_its_exit_code_and_how_to_read_more() -> None:
         last_state=ended(code=3, message="Traceback: boom"),
     )
     assert found.problem is not None
-    assert found.problem.reason == "CrashLoop"
+    assert found.problem.reason == "CrashLoopBackOff"
     assert "code 3" in found.problem.message
     assert "boom" in found.problem.message
     assert "kubectl logs burger-1-abc -c server --previous" in found.problem.message
 
 
 def test_an_init_container_that_crashes_is_told_as_well() -> None:
-    assert reason(pod(state=ended(code=3), init=True)) == "CrashLoop"
+    assert reason(pod(state=ended(code=3), init=True)) == "CrashLoopBackOff"
 
 
 def test_memory_that_ran_out_says_which_limit_to_raise() -> None:
-    assert reason(pod(last_state=ended(code=137, reason="OOMKilled"))) == "OutOfMemory"
+    assert reason(pod(last_state=ended(code=137, reason="OOMKilled"))) == "OOMKilled"
 
 
 def test_a_missing_gpu_is_told_apart_from_a_full_cluster() -> None:

@@ -51,7 +51,7 @@ def _image(pod: str, container: ContainerStatus) -> Problem | None:
     if waiting is None or waiting.reason not in _IMAGE_REASONS:
         return None
     return _problem(
-        "ImagePullFailed",
+        "ErrImagePull",
         f"image {container.image or '(unknown)'} of container {container.name} cannot be pulled;"
         " check its name and imagePullSecrets",
     )
@@ -84,14 +84,14 @@ def _crash(pod: str, container: ContainerStatus) -> Problem | None:
     end = ends[0]
     if end.reason == "OOMKilled":
         return _problem(
-            "OutOfMemory",
+            "OOMKilled",
             f"container {container.name} used more memory than its limit;"
             " raise resources.limits.memory in template",
         )
     output = " ".join(end.message.split())[-300:]
     said = f"; its last words: {output}" if output else ""
     return _problem(
-        "CrashLoop",
+        "CrashLoopBackOff",
         f"container {container.name} exited with code {end.exit_code}{said};"
         f" see kubectl logs {pod} -c {container.name} --previous",
     )
