@@ -63,7 +63,9 @@ def version_of(status: dict[str, Any]) -> dict[str, str]:
 
 def settled(status: dict[str, Any], wanted: dict[str, str]) -> bool:
     """Whether every cohort has ended where it should, with nothing under way."""
-    return stables(status) == wanted and not any(c.get("canary") for c in status["cohorts"])
+    return stables(status) == wanted and all(
+        c["phase"] in ("Stable", "RolledBack") for c in status["cohorts"]
+    )
 
 
 def faults(account: Account, versions: dict[str, str], status: dict[str, Any]) -> list[str]:

@@ -188,8 +188,9 @@ class Traffic:
             correct = int(np.sum(labels == self._digits.labels[rows]))
             return replace(answer, images=group.rows, correct=correct)
         detail = f"{response.status}: {content[:200].decode(errors='replace')}"
-        outcome = Outcome.REFUSED if response.status < 500 and revision else Outcome.LOST
-        return replace(answer, outcome=outcome, detail=detail)
+        if response.status < 500 and revision:
+            return replace(answer, outcome=Outcome.REFUSED, detail=detail)
+        return replace(answer, outcome=Outcome.LOST, misrouted=False, detail=detail)
 
 
 def encode(images: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[int, bytes]:

@@ -96,7 +96,7 @@ class Model:
         cohorts = {c["name"]: c for c in status.get("cohorts", [])}
         return all(
             file_of.get(cohorts.get(name, {}).get("stable", "")) == version
-            and not cohorts[name].get("canary")
+            and cohorts[name]["phase"] in ("Stable", "RolledBack")
             for name, version in versions.items()
         )
 
