@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from kohort.kube import Server, from_kubeconfig, in_cluster
@@ -28,17 +30,26 @@ def main() -> None:
     )  # it has no signals: meant
     # Only for type hints, and only if it is installed, kopf imports the whole Kubernetes client: 20 MB.
     sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory(prefix="kohort-") as scratch:
-        sys.exit(asyncio.run(_run(settings, _server(settings, Path(scratch)))))
+    with _server(settings) as server:
+        sys.exit(asyncio.run(_run(settings, server)))
 
 
-def _server(settings: Settings, scratch: Path) -> Server:
-    try:
-        if settings.kubeconfig:
-            return from_kubeconfig(settings.kubeconfig, scratch)
-        return in_cluster(settings.service_account_dir)
-    except (OSError, KeyError, ValueError) as error:
-        sys.exit(f"kohort-operator: no way to reach the API server: {error!r}; set --kubeconfig")
+@contextlib.contextmanager
+def _server(settings: Settings) -> Iterator[Server]:
+    """The API server to use; keys out of a kubeconfig are on disk for as long as this lasts."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if settings.kubeconfig:
+                # In a pod there may be no place to write: nothing is written there.
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kohort-"))
+                server = from_kubeconfig(settings.kubeconfig, Path(scratch))
+            else:
+                server = in_cluster(settings.service_account_dir)
+        except (OSError, KeyError, ValueError) as error:
+            sys.exit(
+                f"kohort-operator: no way to reach the API server: {error!r}; set --kubeconfig"
+            )
+        yield server
 
 
 async def _run(settings: Settings, server: Server) -> int:
