@@ -6,15 +6,24 @@ import re
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.route.v3 import route_pb2, scoped_route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.contract import HEADER_COHORT, HEADER_REVISION, HEADER_SCOPE, SLOTS, WEIGHT_UNITS
+from kohort.contract import (
+    FILTER_SLOT,
+    HEADER_COHORT,
+    HEADER_REVISION,
+    HEADER_SCOPE,
+    SLOTS,
+    WEIGHT_UNITS,
+)
 from kohort.route.address import hosts, path_prefix
 from kohort.route.envoy.clusters import cluster, cluster_name, load_assignment
 from kohort.route.envoy.resource import Resource, owner
 from kohort.route.envoy.routes import merged, route_configuration, scopes
+from kohort.route.split import split
 from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable
 
 KEY = ModelKey("shop", "burger")
@@ -46,6 +55,14 @@ def routes(*cohorts: CohortRoute) -> route_pb2.RouteConfiguration:
     config = route_pb2.RouteConfiguration.FromString(content)
     del config.virtual_hosts[0].routes[0]
     return config
+
+
+def slot_of(entry: route_components_pb2.WeightedCluster.ClusterWeight) -> int:
+    """The slot that a filter writes down for the counters."""
+    config = set_metadata_pb2.Config()
+    assert entry.typed_per_filter_config[FILTER_SLOT].Unpack(config)
+    (metadata,) = config.metadata
+    return int(metadata.value["slot"])
 
 
 def belongs(matches: Matches, headers: dict[str, str]) -> bool:
@@ -89,13 +106,25 @@ def test_a_split_names_the_arm_and_the_slot_of_every_entry(weight: int) -> None:
     entries = route.route.weighted_clusters.clusters
     assert sum(entry.weight.value for entry in entries) == WEIGHT_UNITS
     assert SLOTS <= len(entries) <= SLOTS + 1
+    slots = []
     for entry in entries:
         (header,) = entry.request_headers_to_add
         assert header.header.key == HEADER_REVISION
         assert entry.name == cluster_name(KEY, header.header.value)
         assert entry.response_headers_to_add == entry.request_headers_to_add
-    canary = [entry.name == cluster_name(KEY, "r2") for entry in entries]
-    assert canary == sorted(canary, reverse=True), "the canary comes first"
+        slots.append(slot_of(entry))
+    assert slots == sorted(slots)
+    canary = {s.slot for s in split(weight, "salt") if s.canary}
+    assert canary == {slot_of(e) for e in entries if e.name == cluster_name(KEY, "r2")}
+
+
+def test_clients_are_told_apart_by_their_key_as_it_is_so_that_hashing_costs_least() -> None:
+    (route,) = routes(cohort()).virtual_hosts[0].routes
+    key, address = route.route.hash_policy
+    assert key.header.header_name == "x-client-id"
+    assert key.terminal
+    assert not key.header.HasField("regex_rewrite")
+    assert address.connection_properties.source_ip
 
 
 def test_a_cohort_outside_a_rollout_has_one_cluster_and_no_slots() -> None:

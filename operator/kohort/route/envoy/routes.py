@@ -121,23 +121,17 @@ def _weighted(key: ModelKey, cohort: CohortRoute) -> bytes:
         _whole_slots(*arms[share.canary])[share.slot]
         if share.units == UNITS_PER_SLOT
         else _share(*arms[share.canary], share.slot, share.units)
-        for share in split(cohort.weight)
+        for share in split(cohort.weight, cohort.salt)
     ]
     sticky = _WeightedCluster(use_hash_policy=wrappers_pb2.BoolValue(value=True))
     return b"".join((*parts, sticky.SerializeToString()))
 
 
-def _hash_policies(client_key: str, salt: str) -> list[route_components_pb2.RouteAction.HashPolicy]:
-    """The client's key with the rollout's salt before it; without a key, the source address."""
+def _hash_policies(client_key: str) -> list[route_components_pb2.RouteAction.HashPolicy]:
+    """The client's key as it is; without a key, the source address."""
     policy = route_components_pb2.RouteAction.HashPolicy
-    header = policy.Header(
-        header_name=client_key,
-        regex_rewrite=regex_pb2.RegexMatchAndSubstitute(
-            pattern=regex_pb2.RegexMatcher(regex="^"), substitution=f"{salt}:"
-        ),
-    )
     return [
-        policy(header=header, terminal=True),
+        policy(header=policy.Header(header_name=client_key), terminal=True),
         policy(connection_properties=policy.ConnectionProperties(source_ip=True)),
     ]
 
@@ -179,7 +173,7 @@ def _fill_action(
         action.regex_rewrite.CopyFrom(rewrite)
     if cohort.canary:
         action.weighted_clusters.MergeFromString(_weighted(table.key, cohort))
-        action.hash_policy.extend(_hash_policies(table.client_key, cohort.salt))
+        action.hash_policy.extend(_hash_policies(table.client_key))
     else:
         action.cluster = cluster_name(table.key, cohort.stable)
 
