@@ -59,7 +59,7 @@ class Cluster:
     status: Status = field(default_factory=Status)
     now: datetime = START
     generation: int = 1
-    records: set[str] = field(default_factory=set)
+    records: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Pods] = field(default_factory=dict)
     gateways: dict[str, RouteTable | None] = field(default_factory=lambda: {"gateway-a": None})
     counters: dict[str, dict[str, dict[str, Count]]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Cluster:
         """What the operator sees now."""
         table = self.table()
         return World(
-            recorded=frozenset(self.records),
+            recorded=dict(self.records),
             capacity={
                 name: Capacity(p.wanted, p.ready, max(p.wanted, p.ready), p.problem)
                 for name, p in self.pods.items()
@@ -125,15 +125,15 @@ class Cluster:
 
     def _act(self, action: Action) -> None:
         match action:
-            case RecordRevision(name, _):
-                self.records.add(name)
+            case RecordRevision(name, number):
+                self.records.setdefault(name, number)
             case EnsureDeployment(name, replicas):
                 pods = self.pods.setdefault(name, Pods(replicas))
                 pods.wanted, pods.ready = replicas, min(pods.ready, replicas)
             case RemoveDeployment(name):
                 self.pods.pop(name, None)
             case RemoveRecord(name):
-                self.records.discard(name)
+                self.records.pop(name, None)
 
     def pass_time(self, seconds: float) -> None:
         """Let the clock run."""

@@ -201,7 +201,9 @@ def deciding_again_decides_nothing_more(cluster: Cluster, world: World, outcome:
 def status_stays_small(cluster: Cluster, world: World, outcome: Outcome) -> None:
     status = outcome.status
     used = {c.stable for c in status.cohorts} | {c.canary for c in status.cohorts}
-    assert len(status.revisions) <= HISTORY_LIMIT + len(used | world.recorded | set(world.capacity))
+    assert len(status.revisions) <= HISTORY_LIMIT + len(
+        used | set(world.recorded) | set(world.capacity)
+    )
     assert all(len(c.decisions) <= 10 and len(c.message) <= 1024 for c in status.cohorts)
 
 

@@ -476,16 +476,39 @@ def test_history_keeps_ten_revisions() -> None:
     for _ in range(10):
         cluster.tick()
     assert [r.number for r in cluster.status.revisions] == list(range(5, 15))
-    assert cluster.records == {r.name for r in cluster.status.revisions}
+    assert cluster.records == {r.name: r.number for r in cluster.status.revisions}
 
 
 def test_pods_that_nobody_knows_leave_by_the_same_way() -> None:
     cluster = serving(model(1))
-    cluster.records.add("burger-lost")
+    cluster.records["burger-lost"] = 7
     cluster.pods["burger-lost"] = cluster.pods[cluster.desired]
     for _ in range(4):
         cluster.tick()
     assert list(cluster.pods) == [cluster.desired]
+
+
+def test_numbers_go_on_from_the_records_after_a_status_is_lost() -> None:
+    cluster = serving(model(1))
+    for version in (2, 3):
+        cluster.edit(model(version))
+        cluster.until(Cluster.finished)
+    numbers = {r.name: r.number for r in cluster.status.revisions}
+    cluster.status = Status()
+    cluster.decide()
+    assert {r.name: r.number for r in cluster.status.revisions} == numbers
+    cluster.status = Status()
+    cluster.edit(model(4))
+    cluster.decide()
+    assert {r.name: r.number for r in cluster.status.revisions} == {**numbers, cluster.desired: 4}
+
+
+def test_two_records_with_one_number_are_told_apart() -> None:
+    cluster = serving(model(1))
+    cluster.records |= {"burger-lost": 1, "burger-other": 1}
+    cluster.decide()
+    numbers = [r.number for r in cluster.status.revisions]
+    assert sorted(set(numbers)) == sorted(numbers)
 
 
 def test_a_proof_of_non_inferiority_ends_a_step() -> None:

@@ -17,14 +17,14 @@ counters = st.dictionaries(
         st.sampled_from(("r1", "r2")),
         st.one_of(st.none(), st.integers(0, 255)),
         st.sampled_from((0, 200, 404, 422, 500, 503)),
-        st.sampled_from(("-", "UC", "UF,URX")),
+        st.sampled_from(("-", "UC", "UF,URX", "DC", "UPE,DC")),
     ),
     st.integers(0, 10**12),
 )
 
 
 @given(counters)
-def test_every_request_is_counted_once_by_arm_and_slot(
+def test_every_request_that_a_client_waited_for_is_counted_once_by_arm_and_slot(
     counted: dict[tuple[str, int | None, int, str], int],
 ) -> None:
     lines = [
@@ -34,11 +34,21 @@ def test_every_request_is_counted_once_by_arm_and_slot(
     ]
     text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
     slots = parse(text).get((KEY, "everyone"), {})
-    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in counted}
+    awaited = {k: n for k, n in counted.items() if "DC" not in k[3]}
+    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in awaited}
     for found, count in slots.items():
-        mine = {k: n for k, n in counted.items() if Slot(k[0], k[1]) == found}
+        mine = {k: n for k, n in awaited.items() if Slot(k[0], k[1]) == found}
         assert count.requests == sum(mine.values())
         assert count.failed == sum(n for (_, _, code, _), n in mine.items() if failed(code))
+
+
+def test_a_client_that_goes_away_neither_fails_nor_succeeds() -> None:
+    text = "".join(
+        f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",slot="1",'
+        f'code="{code}",flags="{flags}"}} {number}\n'
+        for code, flags, number in ((0, "DC", 7), (200, "DC", 5), (0, "UC", 2))
+    )
+    assert parse(text.encode()) == {(KEY, "everyone"): {Slot("r1", 1): Count(2, 2)}}
 
 
 def test_requests_that_reached_no_model_are_passed_over() -> None:

@@ -90,6 +90,8 @@ def _arms(slots: SlotCounts) -> Arms:
 _LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
 _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
 _ARM = LABEL_ARM.encode()
+# Envoy's response flag of a client that went away before its answer was whole.
+_CLIENT_LEFT = b"DC"
 
 
 def _arm(name: str) -> tuple[ModelKey, str] | None:
@@ -101,12 +103,15 @@ def _arm(name: str) -> tuple[ModelKey, str] | None:
 def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
     """Requests and failures by cohort and slot, of one gateway's counters in Prometheus's format.
 
-    Counters of requests that reached no model's routes are passed over.
+    Counters of requests that reached no model's routes are passed over, and so are those of clients
+    that went away: nobody knows what their answer would have been.
     """
     counts: dict[Cohort, dict[Slot, Count]] = {}
     arms: dict[bytes, tuple[ModelKey, str] | None] = {}
     for line, value in _LINE.findall(text):
         labels = dict(_LABEL.findall(line))
+        if _CLIENT_LEFT in labels.get(b"flags", b"").split(b","):
+            continue
         name = labels.get(_ARM, b"")
         if name not in arms:
             arms[name] = _arm(name.decode())
@@ -202,7 +207,10 @@ async def _table_version(
     session: aiohttp.ClientSession, gateway: GatewayAddress, key: ModelKey
 ) -> str | Unknown:
     prefix = path_prefix(key)
-    headers = {} if prefix is not None else {"Host": hosts(key)[0]}
+    names = hosts(key)
+    if prefix is None and not names:
+        return Unknown("it can serve this model neither by path nor by host")
+    headers = {} if prefix is not None else {"Host": names[0]}
     url = _url(gateway.address, gateway.port, f"{prefix or ''}{TABLE_VERSION_PATH}")
     timeout = aiohttp.ClientTimeout(total=VERSION_SECONDS)
     try:

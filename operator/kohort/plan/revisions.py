@@ -11,7 +11,7 @@ from msgspec import structs
 from kohort.analysis.timestamps import to_time
 from kohort.api.spec import Spec
 from kohort.api.status import RevisionStatus, Status
-from kohort.plan.context import Context, Draft, normal, referenced, revision_of
+from kohort.plan.context import Context, Draft, label, normal, referenced
 
 HISTORY_LIMIT = 10
 """Revisions that are kept to go back to."""
@@ -45,27 +45,23 @@ def ask(context: Context, draft: Draft) -> Draft:
     known = any(r.name == desired for r in kept)
     draft = draft.with_status(
         desired=desired,
-        revisions=kept if known else (*kept, _new_revision(context, status, desired)),
+        revisions=kept
+        if known
+        else (*kept, _new_revision(context, status, desired, context.spec.model.uri)),
         cohorts=tuple(structs.replace(c, rejected="") for c in status.cohorts),
     )
-    wanted = revision_of(draft.status, desired)
-    number = wanted.number if wanted else 0
-    return draft.telling(
-        normal("RevisionWanted", f"v{number} ({desired}) is {context.spec.model.uri}")
-    )
+    if not status.desired:
+        return draft  # a first revision is told of when it serves
+    told = f"{label(draft.status, desired)} ({desired}) is {context.spec.model.uri}"
+    return draft.telling(normal("RevisionWanted", told))
 
 
 def adopt(context: Context, draft: Draft) -> Draft:
     """Take into status what exists without it, so that it leaves by the same way as the rest."""
     known = {r.name for r in draft.status.revisions}
-    unknown = sorted((context.world.recorded | context.world.capacity.keys()) - known)
+    unknown = sorted((context.world.recorded.keys() | context.world.capacity.keys()) - known)
     for name in unknown:
-        revision = RevisionStatus(
-            name=name,
-            number=_next_number(draft.status.revisions),
-            uri="",
-            created_at=to_time(context.now),
-        )
+        revision = _new_revision(context, draft.status, name, uri="")
         draft = draft.with_status(revisions=(*draft.status.revisions, revision))
     return draft
 
@@ -102,15 +98,16 @@ def _never_came_to_be(context: Context, status: Status, name: str) -> bool:
     )
 
 
-def _new_revision(context: Context, status: Status, name: str) -> RevisionStatus:
+def _new_revision(context: Context, status: Status, name: str, uri: str) -> RevisionStatus:
     return RevisionStatus(
-        name=name,
-        number=_next_number(status.revisions),
-        uri=context.spec.model.uri,
-        created_at=to_time(context.now),
+        name=name, number=_number(context, status, name), uri=uri, created_at=to_time(context.now)
     )
 
 
-def _next_number(revisions: tuple[RevisionStatus, ...]) -> int:
-    """Counts dropped revisions as well: a number once told is not given again."""
-    return max((r.number for r in revisions), default=0) + 1
+def _number(context: Context, status: Status, name: str) -> int:
+    """The number on record; else one that neither status nor a record has told yet."""
+    recorded, told = context.world.recorded, {r.number for r in status.revisions}
+    number = recorded.get(name, 0)
+    if number > 0 and number not in told:
+        return number
+    return max((*told, *recorded.values()), default=0) + 1

@@ -51,12 +51,12 @@ class Gateways:
 class World:
     """Everything outside spec and status that a decision may rest on.
 
-    ``recorded``: revisions that have a ControllerRevision. ``capacity``: by revision name, for those
-    that have a Deployment. ``readings``: by cohort name, only cohorts whose counters were read
+    ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
+    ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name, only cohorts whose counters were read
     since the last pass.
     """
 
-    recorded: frozenset[str] = frozenset()
+    recorded: Mapping[str, int] = field(default_factory=dict)
     capacity: Mapping[str, Capacity] = field(default_factory=dict)
     gateways: Gateways = field(default_factory=Gateways)
     readings: Mapping[str, Reading] = field(default_factory=dict)

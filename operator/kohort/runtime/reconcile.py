@@ -137,7 +137,7 @@ class Reconciler:
         gateways = await self._gateways(model)
         identity = Identity(key.namespace, key.name, model.uid, model.generation)
         world = World(
-            recorded=frozenset(self._records.of(key)),
+            recorded={name: record.number for name, record in self._records.of(key).items()},
             capacity=self._capacity(key),
             gateways=gateways,
             readings=readings,
