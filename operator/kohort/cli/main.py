@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from rich.console import Console
@@ -24,7 +25,7 @@ INTERRUPTED = 130  # as a shell counts SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
+    """The command; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
     _degrade(sys.stdout)
     _degrade(sys.stderr)
     options = parser().parse_args(arguments)
@@ -40,6 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def console_script() -> NoReturn:
+    """The program's whole life: ``main``, and an end that waits for nobody.
+
+    A watch blocks its thread until the cluster says something; the interpreter's own end would
+    meet it there and abort.
+    """
+    code = main()
+    with contextlib.suppress(OSError):  # a reader that is gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,4 +214,4 @@ def _now() -> datetime:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console_script()
