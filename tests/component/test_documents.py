@@ -1,0 +1,34 @@
+"""Every ModelDeployment that documents and examples show is one that a real API server takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """Where it stands, and the YAML."""
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        yield path.name, path.read_text()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for number, block in enumerate(YAML_BLOCK.findall(path.read_text()), start=1):
+            yield f"{path.name}, block {number}", block
+
+
+SHOWN = dict(shown())
+
+
+@pytest.mark.parametrize("place", SHOWN)
+def test_what_documents_show_is_accepted(kubectl: Callable[..., str], place: str) -> None:
+    kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    kubectl("wait", "--for=condition=Established", "crd/modeldeployments.kohort.dev")
+    created = kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=SHOWN[place]
+    )
+    assert "created" in created
