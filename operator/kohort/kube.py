@@ -10,10 +10,11 @@ import asyncio
 import base64
 import os
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -50,12 +51,12 @@ class _Failure(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Server:
-    """Where an API server is and how to be believed by it; paths are of PEM files."""
+    """Where an API server is and how to be believed by it; certificates and key as PEM."""
 
     url: str
     ca: str = ""
     certificate: str = ""
-    key: str = ""
+    key: str = field(default="", repr=False)
     token_path: Path | None = None
     token: str = field(default="", repr=False)
 
@@ -63,7 +64,11 @@ class Server:
         """A context that trusts this server alone."""
         context = ssl.create_default_context(cadata=self.ca or None)
         if self.certificate:
-            context.load_cert_chain(self.certificate, self.key)
+            # OpenSSL reads keys from files alone; this one is gone again at once.
+            with tempfile.NamedTemporaryFile(prefix="kohort-") as file:
+                file.write(f"{self.certificate}\n{self.key}".encode())
+                file.flush()
+                context.load_cert_chain(file.name)
         return context
 
     def bearer(self) -> str:
@@ -89,12 +94,11 @@ def in_cluster(directory: Path, environ: Mapping[str, str] = os.environ) -> Serv
     )
 
 
-def from_kubeconfig(path: Path, scratch: Path) -> Server:
-    """The server of a kubeconfig's current context; embedded keys go into ``scratch``.
-
-    ``scratch`` must be a directory that nobody else can read.
+def from_kubeconfig(path: Path) -> Server:
+    """The server of a kubeconfig's current context.
 
     Raises:
+        OSError: a file that it names cannot be read.
         ValueError: the file names no such context, or a way to authenticate other than
             certificates and tokens.
     """
@@ -113,21 +117,61 @@ def from_kubeconfig(path: Path, scratch: Path) -> Server:
         raise ValueError(f"{path}: exec and auth-provider are not supported; use a token instead")
 
     def pem(source: dict[str, Any], name: str) -> str:
-        if f"{name}-data" not in source:
-            return str(path.parent / source[name]) if name in source else ""
-        target = scratch / f"{name}.pem"
-        target.write_bytes(base64.b64decode(source[f"{name}-data"]))
-        return str(target)
+        if f"{name}-data" in source:
+            return base64.b64decode(source[f"{name}-data"]).decode()
+        return (path.parent / source[name]).read_text() if name in source else ""
 
-    ca = pem(cluster, "certificate-authority")
     return Server(
         url=cluster["server"].rstrip("/"),
-        ca=Path(ca).read_text() if ca else "",
+        ca=pem(cluster, "certificate-authority"),
         certificate=pem(user, "client-certificate"),
         key=pem(user, "client-key"),
         token=user.get("token", ""),
         token_path=Path(user["tokenFile"]) if "tokenFile" in user else None,
     )
+
+
+class Calls(Protocol):
+    """What those need who only call."""
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """The body of a successful answer.
+
+        Raises:
+            ApiError: any other answer, or none in time.
+        """
+
+
+class Fenced:
+    """Calls that are not made unless ``allowed`` says at that very moment that they may be."""
+
+    def __init__(self, kube: Calls, allowed: Callable[[], bool]) -> None:
+        self._kube = kube
+        self._allowed = allowed
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """As :meth:`Calls.call`; without permission it is an ``ApiError`` without an answer."""
+        if not self._allowed():
+            raise ApiError(0, "NotAllowed", "another process may lead by now", path)
+        return await self._kube.call(
+            method, path, params=params, body=body, content_type=content_type
+        )
 
 
 class Kube:

@@ -140,30 +140,29 @@ async def settle(session: aiohttp.ClientSession, models: int) -> tuple[dict[str,
 
 async def measure(kubeconfig: Path, count: int) -> None:
     """Prints one row each for an empty cluster, after settling, and after a restart."""
-    with tempfile.TemporaryDirectory() as scratch:
-        async with (
-            Kube(from_kubeconfig(kubeconfig, Path(scratch))) as kube,
-            aiohttp.ClientSession() as session,
-        ):
-            await prepare(kube)
-            async with operator(kubeconfig):  # makes certificates, which is done once
-                await settle(session, 0)
-            print("| state | RSS MB | calls per model | passes per model | seconds | CPU s |")
-            print("|---|---|---|---|---|---|")
-            async with operator(kubeconfig):
-                empty, _ = await settle(session, 0)
-                row("no models", empty, empty, 1, 0.0)
-                began = time.monotonic()
-                await create_models(kube, 0, count)
-                settled, ended = await settle(session, count)
-                row(f"{count} applied and settled", settled, empty, count, ended - began)
-                await asyncio.sleep(10)
-                idle = await figures(session)
-                row("10 s of idleness later", idle, settled, count, 10.0)
-            async with operator(kubeconfig):
-                began = time.monotonic()
-                again, ended = await settle(session, count)
-                row("restarted", again, {}, count, ended - began)
+    async with (
+        Kube(from_kubeconfig(kubeconfig)) as kube,
+        aiohttp.ClientSession() as session,
+    ):
+        await prepare(kube)
+        async with operator(kubeconfig):  # makes certificates, which is done once
+            await settle(session, 0)
+        print("| state | RSS MB | calls per model | passes per model | seconds | CPU s |")
+        print("|---|---|---|---|---|---|")
+        async with operator(kubeconfig):
+            empty, _ = await settle(session, 0)
+            row("no models", empty, empty, 1, 0.0)
+            began = time.monotonic()
+            await create_models(kube, 0, count)
+            settled, ended = await settle(session, count)
+            row(f"{count} applied and settled", settled, empty, count, ended - began)
+            await asyncio.sleep(10)
+            idle = await figures(session)
+            row("10 s of idleness later", idle, settled, count, 10.0)
+        async with operator(kubeconfig):
+            began = time.monotonic()
+            again, ended = await settle(session, count)
+            row("restarted", again, {}, count, ended - began)
 
 
 def row(

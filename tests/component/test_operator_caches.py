@@ -25,8 +25,8 @@ SELECTOR = {"labelSelector": "kohort.dev/model=cached"}
 
 
 @pytest.fixture
-async def kube(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Kube]:
-    async with Kube(from_kubeconfig(cluster.kubeconfig, tmp_path)) as connection:
+async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
+    async with Kube(from_kubeconfig(cluster.kubeconfig)) as connection:
         yield connection
 
 
@@ -138,7 +138,7 @@ async def test_a_server_that_is_not_there_is_an_error_and_no_hang(tmp_path: Path
     }
     path = tmp_path / "kubeconfig"
     path.write_bytes(msgspec.json.encode(config))
-    async with Kube(from_kubeconfig(path, tmp_path)) as nowhere:
+    async with Kube(from_kubeconfig(path)) as nowhere:
         with pytest.raises(ApiError) as refused:
             await nowhere.call("GET", "/")
     assert refused.value.status == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,8 +21,8 @@ PATH = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 
 
 @pytest.fixture
-async def kube(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Kube]:
-    async with Kube(from_kubeconfig(cluster.kubeconfig, tmp_path)) as connection:
+async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
+    async with Kube(from_kubeconfig(cluster.kubeconfig)) as connection:
         yield connection
 
 

@@ -128,12 +128,16 @@ def test_a_leader_that_is_killed_is_replaced(
     serve("after-the-kill")
 
 
-def test_a_leader_that_has_lost_the_lease_ends_instead_of_writing_on(
+def test_a_leader_that_has_lost_the_lease_stands_by_and_serves_routes_on(
     first: OperatorProcess, kubectl: Kubectl
 ) -> None:
-    patch = '{"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}'
+    patch = '{"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 3600}}'
     kubectl("patch", "lease", "kohort-operator", "-n", NAMESPACE, "--type=merge", "-p", patch)
-    assert first.process.wait(20) == 1
+    eventually(lambda: not first.leads(), "the first operator stands by")
+    assert first.get("/readyz")[0] == 200
+    assert holder(kubectl) == "somebody-else"
+    kubectl("delete", "lease", "kohort-operator", "-n", NAMESPACE)
+    eventually(first.leads, "the first operator leads again")
 
 
 def test_a_frozen_leader_that_wakes_up_late_does_not_lead_on(
@@ -142,7 +146,22 @@ def test_a_frozen_leader_that_wakes_up_late_does_not_lead_on(
     first.process.send_signal(signal.SIGSTOP)
     eventually(second.leads, "the second operator leads")
     first.process.send_signal(signal.SIGCONT)
-    assert first.process.wait(20) == 1
+    eventually(lambda: first.get("/readyz")[0] == 200, "the first operator is awake")
+    eventually(lambda: not first.leads(), "the first operator stands by")
+    assert second.leads()
+
+
+def test_a_long_outage_of_the_api_server_ends_no_operator(
+    first: OperatorProcess, cluster: Cluster, serve: Callable[[str], None]
+) -> None:
+    cluster.stop("kube-apiserver")
+    try:
+        eventually(lambda: not first.leads(), "the first operator leads no more")
+        assert first.get("/readyz")[0] == 200
+    finally:
+        cluster.start("kube-apiserver")
+    eventually(first.leads, "the first operator leads again")
+    serve("after-the-outage")
 
 
 def test_a_restarted_api_server_is_taken_up_again(

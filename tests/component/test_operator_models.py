@@ -129,6 +129,64 @@ def test_a_deployment_that_somebody_scales_goes_back(kubectl: Kubectl, burger: s
     )
 
 
+def figure(running: OperatorProcess, name: str) -> float:
+    """The sum of the operator's metrics that have ``name`` in name or labels."""
+    lines = running.get("/metrics")[1].splitlines()
+    return sum(float(line.split()[-1]) for line in lines if name in line and line[0] != "#")
+
+
+def container(kubectl: Kubectl, name: str) -> Json:
+    template = get(kubectl, "deployment", name)["spec"]["template"]
+    found: Json = template["spec"]["containers"][0]
+    return found
+
+
+def test_an_image_that_somebody_sets_goes_back(kubectl: Kubectl, burger: str) -> None:
+    kubectl("set", "image", f"deployment/{burger}", "server=somebody/else")
+    eventually(lambda: container(kubectl, burger)["image"] == "kohort/server", "its own image")
+
+
+def test_a_variable_that_somebody_sets_goes_back(kubectl: Kubectl, burger: str) -> None:
+    before = container(kubectl, burger)["env"]
+    kubectl("set", "env", f"deployment/{burger}", "TMPDIR=/elsewhere")
+    eventually(lambda: container(kubectl, burger)["env"] == before, "its own variables")
+
+
+@pytest.mark.parametrize(
+    "label", ["kohort.dev/revision", "kohort.dev/model", "app.kubernetes.io/managed-by"]
+)
+def test_a_label_that_somebody_takes_away_comes_back(
+    kubectl: Kubectl, burger: str, label: str
+) -> None:
+    before = get(kubectl, "deployment", burger)["metadata"]["labels"]
+    kubectl("label", "deployment", burger, f"{label}-")
+    eventually(
+        lambda: get(kubectl, "deployment", burger)["metadata"]["labels"] == before, "all labels"
+    )
+
+
+def test_what_others_add_to_pods_stays_and_is_written_once(
+    kubectl: Kubectl, burger: str, running: OperatorProcess
+) -> None:
+    kubectl("set", "env", f"deployment/{burger}", "ADDED=yes")
+
+    def noted() -> bool:
+        metadata = get(kubectl, "deployment", burger)["metadata"]
+        applied = metadata["annotations"]["kohort.dev/applied-hash"]
+        return bool(applied.endswith(f"/{metadata['generation']}"))
+
+    eventually(noted, "its generation is noted")
+    assert {"name": "ADDED", "value": "yes"} in container(kubectl, burger)["env"]
+    writes, passes = figure(running, 'verb="PATCH"'), figure(running, "reconcile_seconds_count")
+    kubectl("annotate", "mdep", "burger", "touched=yes")
+    eventually(
+        lambda: figure(running, "reconcile_seconds_count") > passes, "the operator has looked again"
+    )
+    assert figure(running, 'verb="PATCH"') == writes
+    kubectl("set", "env", f"deployment/{burger}", "ADDED-")
+    eventually(noted, "its generation is noted again")
+
+
 def test_scaling_the_model_scales_its_pods_and_makes_no_revision(
     kubectl: Kubectl, burger: str
 ) -> None:

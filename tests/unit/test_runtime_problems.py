@@ -118,7 +118,9 @@ def test_a_pod_that_is_being_deleted_is_neither_ready_capacity_nor_an_endpoint()
     leaving = pod(
         conditions=READY, metadata={"name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     )
-    deployment = Deployment("shop", "burger-1", "u", "burger", 2, "", False, None, 1)
+    deployment = Deployment(
+        "shop", "burger-1", "u", "burger", 2, "", 1, "burger-1", "", False, None, 1
+    )
     (found,) = capacity({"burger-1": deployment}, [ready, leaving]).values()
     assert (found.wanted, found.ready, found.pods) == (2, 1, 2)
     assert endpoints([ready, leaving], ["burger-1", "burger-2"]) == {
@@ -128,5 +130,7 @@ def test_a_pod_that_is_being_deleted_is_neither_ready_capacity_nor_an_endpoint()
 
 
 def test_a_deployment_on_its_way_out_is_no_capacity() -> None:
-    deployment = Deployment("shop", "burger-1", "u", "burger", 2, "", True, None, 1)
+    deployment = Deployment(
+        "shop", "burger-1", "u", "burger", 2, "", 1, "burger-1", "", True, None, 1
+    )
     assert capacity({"burger-1": deployment}, []) == {}

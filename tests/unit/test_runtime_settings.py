@@ -69,7 +69,7 @@ def test_a_token_is_never_shown(tmp_path: Path) -> None:
         "users": [{"name": "u", "user": {"token": "secret"}}],
     }
     path.write_bytes(msgspec.json.encode(config))
-    server = from_kubeconfig(path, tmp_path)
+    server = from_kubeconfig(path)
     assert server.url == "https://h:1"
     assert "secret" not in repr(server)
 
@@ -89,4 +89,4 @@ def test_a_kubeconfig_that_cannot_be_used_says_why(
     path = tmp_path / "kubeconfig"
     path.write_bytes(msgspec.json.encode(config))
     with pytest.raises(ValueError, match=advice):
-        from_kubeconfig(path, tmp_path)
+        from_kubeconfig(path)

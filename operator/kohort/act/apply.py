@@ -8,12 +8,19 @@ from typing import Any
 
 import msgspec
 
-from kohort.act.manifests import Owner, deployment, deployment_hash, record, template_of
+from kohort.act.manifests import (
+    COMPONENT,
+    Owner,
+    applied_annotation,
+    deployment,
+    record,
+    template_of,
+)
 from kohort.act.merge import Json
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.contract import API_VERSION, FIELD_MANAGER, GROUP, KIND, PLURAL
-from kohort.kube import APPLY, ApiError, Kube
+from kohort.kube import APPLY, ApiError, Calls
 
 NOT_FOUND, CONFLICT = 404, 409
 TEMPLATES_KEPT = 64
@@ -21,14 +28,41 @@ TEMPLATES_KEPT = 64
 
 @dataclass(frozen=True)
 class Applied:
-    """What is known of an object that may have to be applied."""
+    """A Deployment as last seen: what was applied, and whether that is still so.
 
-    hash: str
+    ``annotation``: says what was applied, and the generation that this made. ``generation``: of its
+    spec now. ``revision``, ``component``: its labels; without the others it would not be seen.
+    """
+
+    annotation: str
+    generation: int
     replicas: int
+    revision: str
+    component: str
 
 
 def _path(owner: Owner, resource: str, name: str) -> str:
     return f"/apis/apps/v1/namespaces/{owner.namespace}/{resource}/{name}"
+
+
+class _Metadata(msgspec.Struct):
+    generation: int
+
+
+class _Applied(msgspec.Struct):
+    metadata: _Metadata
+
+
+_APPLIED = msgspec.json.Decoder(_Applied)
+
+
+def _as_wanted(owner: Owner, revision: str, replicas: int, known: Applied) -> bool:
+    annotation = applied_annotation(owner, revision, replicas, known.generation)
+    return (
+        known.annotation == annotation
+        and known.replicas == replicas
+        and (known.revision, known.component) == (revision, COMPONENT)
+    )
 
 
 class Writer:
@@ -40,7 +74,7 @@ class Writer:
         ApiError: from every method, when the API server does not take it.
     """
 
-    def __init__(self, kube: Kube, image: str) -> None:
+    def __init__(self, kube: Calls, image: str) -> None:
         self._kube = kube
         self._image = image
         # Records never change, and a rollout reads the same few again and again.
@@ -60,12 +94,22 @@ class Writer:
     ) -> bytes | None:
         """Applies a revision's Deployment from its record.
 
-        Returns the Deployment as JSON, or None when ``known`` already is what is wanted.
+        Returns the Deployment as JSON, or None when ``known`` already is what is wanted: a spec that
+        somebody edits has another generation than the one that was applied.
         """
-        if known == Applied(deployment_hash(owner, revision, replicas), replicas):
+        if known and _as_wanted(owner, revision, replicas, known):
             return None
-        manifest = deployment(owner, revision, replicas, await self._template(owner, revision))
-        return await self._apply(_path(owner, "deployments", revision), manifest)
+        template = await self._template(owner, revision)
+        path = _path(owner, "deployments", revision)
+        generation = known.generation + 1 if known else 1
+        answer = await self._apply(
+            path, deployment(owner, revision, replicas, template, generation)
+        )
+        made = _APPLIED.decode(answer).metadata.generation
+        if made == generation:
+            return answer
+        # What was edited is not ours to change back: noted, so that it is not met again.
+        return await self._apply(path, deployment(owner, revision, replicas, template, made))
 
     async def remove(self, owner: Owner, resource: str, name: str, uid: str) -> None:
         """Deletes the very object that was seen, and what it owns; gone already is well."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from kohort.act.manifests import Owner
 from kohort.contract import API_VERSION, KIND
-from kohort.kube import ApiError, Kube
+from kohort.kube import ApiError, Calls
 from kohort.plan.outcome import Event
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ LONGEST_NOTE = 1000
 class Recorder:
     """Queues events and posts them one after the other; ``identity`` names this operator."""
 
-    def __init__(self, kube: Kube, identity: str) -> None:
+    def __init__(self, kube: Calls, identity: str) -> None:
         self._kube = kube
         self._identity = identity
         # The oldest goes first when there are too many: what is newest explains most.

@@ -25,6 +25,7 @@ from kohort.contract import (
 
 CACHE_DIRECTORY = "/var/cache/kohort"
 SERVER = "server"
+COMPONENT = "model-server"
 GRACE_SECONDS = 60
 # The node label that NVIDIA's GPU feature discovery writes.
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -54,10 +55,13 @@ def record(owner: Owner, revision: str, number: int, spec: Spec, data: Json, ima
     }
 
 
-def deployment(owner: Owner, revision: str, replicas: int, template: Json) -> Json:
-    """The Deployment of a revision, from the pod template of its record."""
+def deployment(owner: Owner, revision: str, replicas: int, template: Json, generation: int) -> Json:
+    """The Deployment of a revision, from the pod template of its record.
+
+    ``generation``: that it will have.
+    """
     manifest = _deployment(owner, revision, replicas)
-    applied = {ANNOTATION_APPLIED: deployment_hash(owner, revision, replicas)}
+    applied = {ANNOTATION_APPLIED: applied_annotation(owner, revision, replicas, generation)}
     return {
         **manifest,
         "metadata": {**manifest["metadata"], "annotations": applied},
@@ -65,10 +69,13 @@ def deployment(owner: Owner, revision: str, replicas: int, template: Json) -> Js
     }
 
 
-def deployment_hash(owner: Owner, revision: str, replicas: int) -> str:
-    """Names what is to be applied; the template has no part in it, a revision's never changes."""
+def applied_annotation(owner: Owner, revision: str, replicas: int, generation: int) -> str:
+    """Names what is applied, and the generation that it makes.
+
+    The template has no part in the name: a revision's never changes.
+    """
     content = msgspec.json.encode(_deployment(owner, revision, replicas), order="sorted")
-    return hashlib.sha256(content).hexdigest()[:16]
+    return f"{hashlib.sha256(content).hexdigest()[:16]}/{generation}"
 
 
 def _deployment(owner: Owner, revision: str, replicas: int) -> Json:
@@ -188,7 +195,7 @@ def _labels(owner: Owner, revision: str) -> dict[str, str]:
     return {
         **selector(owner, revision),
         LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_COMPONENT: "model-server",
+        LABEL_COMPONENT: COMPONENT,
     }
 
 

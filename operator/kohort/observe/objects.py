@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from kohort.contract import ANNOTATION_APPLIED, LABEL_MODEL, LABEL_REVISION
+from kohort.contract import ANNOTATION_APPLIED, LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION
 from kohort.observe.problems import deployment_problem, pod_problem
 from kohort.observe.wire import DeploymentObject, Metadata, PodObject, RevisionObject
 from kohort.plan.world import Problem
@@ -53,7 +53,11 @@ class Pod(msgspec.Struct, frozen=True):
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """The Deployment of a revision; ``wanted``: replicas, ``applied``: hash of what was applied."""
+    """The Deployment of a revision.
+
+    ``wanted``: replicas. ``applied``: what was, as Kohort noted it. ``generation``: of the spec;
+    with ``revision`` and ``component``, which are labels, it tells what somebody else edits.
+    """
 
     namespace: str
     name: str
@@ -61,6 +65,9 @@ class Deployment(msgspec.Struct, frozen=True):
     model: str
     wanted: int
     applied: str
+    generation: int
+    revision: str
+    component: str
     deleting: bool
     problem: Problem | None
     version: int
@@ -124,6 +131,9 @@ def parse_deployment(content: bytes | msgspec.Raw) -> Deployment:
         model=_label(meta, LABEL_MODEL),
         wanted=deployment.spec.replicas,
         applied=meta.annotations.get(ANNOTATION_APPLIED, ""),
+        generation=meta.generation,
+        revision=_label(meta, LABEL_REVISION),
+        component=_label(meta, LABEL_COMPONENT),
         deleting=bool(meta.deletion_timestamp),
         problem=deployment_problem(deployment.status),
         version=meta.version,

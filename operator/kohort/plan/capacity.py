@@ -71,9 +71,7 @@ def awaits_gateways(status: Status) -> bool:
         return False
     used = referenced(status)
     on_the_way = any(c.canary or c.phase is CohortPhase.PROMOTING for c in status.cohorts)
-    return on_the_way or any(
-        r.replicas and r.name not in used for r in status.revisions
-    )
+    return on_the_way or any(r.replicas and r.name not in used for r in status.revisions)
 
 
 def drained(context: Context, revision: RevisionStatus) -> bool:

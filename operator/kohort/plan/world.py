@@ -52,8 +52,8 @@ class World:
     """Everything outside spec and status that a decision may rest on.
 
     ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
-    ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name, only cohorts whose counters were read
-    since the last pass.
+    ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name,
+    only cohorts whose counters were read since the last pass.
     """
 
     recorded: Mapping[str, int] = field(default_factory=dict)

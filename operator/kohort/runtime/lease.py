@@ -47,6 +47,12 @@ class LeaseElection:
         self._retry = retry
         self._seen: tuple[str, float] = ("", 0.0)  # resource version, and when first seen
         self._holder = ""
+        self._until = 0.0  # by the loop's clock
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody else can have taken the lease."""
+        return asyncio.get_running_loop().time() < self._until
 
     async def acquire(self) -> None:
         """Returns once the lease is ours."""
@@ -55,23 +61,21 @@ class LeaseElection:
 
     async def hold(self) -> None:
         """Renews the lease; returns when it is lost."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
-        while loop.time() - renewed < self._deadline:
+        while self.held:
             await asyncio.sleep(self._retry)
-            asked = loop.time()
             try:
                 # A call that hangs must not outlive the lease.
-                async with asyncio.timeout_at(renewed + self._deadline):
-                    if await self._attempt():
-                        renewed = asked
-                    elif self._holder not in ("", self._identity):
-                        return
+                async with asyncio.timeout_at(self._until):
+                    renewed = await self._attempt()
             except TimeoutError:
                 log.warning("Renewing the lease took too long")
+            else:
+                if not renewed and self._holder not in ("", self._identity):
+                    self._until = 0.0
 
     async def release(self) -> None:
         """Gives the lease back, so that the next leader need not wait."""
+        self._until = 0.0
         try:
             lease = await self._get()
             if lease and lease["spec"].get("holderIdentity") == self._identity:
@@ -82,20 +86,22 @@ class LeaseElection:
 
     async def _attempt(self) -> bool:
         """Takes or renews the lease if that is allowed."""
+        asked = asyncio.get_running_loop().time()
         try:
             lease = await self._get()
             if lease is None:
                 await self._create()
-                return True
-            self._holder = lease["spec"].get("holderIdentity") or ""
-            mine = self._holder == self._identity
-            if self._holder and not mine and not self._expired(lease):
-                return False
-            await self._put(self._renewed(lease, mine=mine))
+            else:
+                self._holder = lease["spec"].get("holderIdentity") or ""
+                mine = self._holder == self._identity
+                if self._holder and not mine and not self._expired(lease):
+                    return False
+                await self._put(self._renewed(lease, mine=mine))
         except ApiError as error:
             if error.status != CONFLICT:
                 log.warning("Cannot reach the lease: %s", error)
             return False
+        self._until = asked + self._deadline
         return True
 
     def _expired(self, lease: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ import aiohttp
 from kohort.act.apply import Writer
 from kohort.act.events import Recorder
 from kohort.act.permissions import LEASE
-from kohort.kube import ApiError, Kube, Server
+from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
 from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
@@ -40,10 +40,6 @@ STOP_GRACE_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 # Older than this, a pass or a watch does not wait for something: it hangs.
 STUCK_SECONDS = 600.0
-
-
-class LeaseLost(Exception):
-    """Another process may lead by now: nothing may be written any more."""
 
 
 class Operator:
@@ -75,7 +71,6 @@ class Operator:
         """Runs until ``stop``.
 
         Raises:
-            LeaseLost: start the process anew.
             ExceptionGroup: a part of the operator failed.
         """
         settings = self._settings
@@ -91,12 +86,7 @@ class Operator:
                 metrics=self._metrics.text,
             )
             stack.push_async_callback(status.cleanup)
-            try:
-                await _until(stop, self._work(session))
-            except ExceptionGroup as group:
-                if group.subgroup(LeaseLost):
-                    raise LeaseLost(f"{settings.identity} leads no more") from group
-                raise
+            await _until(stop, self._work(session))
 
     async def _work(self, session: aiohttp.ClientSession) -> None:
         settings = self._settings
@@ -118,20 +108,22 @@ class Operator:
                 await self._routes.start(settings.listen_address, settings.routes_port, identity)
                 self._serving = True
                 group.create_task(self._renew_certificates(secrets), name="certificates")
-                await election.acquire()
-                log.info("%s leads", settings.identity)
-                self._lead(group, session)
-                await election.hold()
-                raise LeaseLost
+                while True:
+                    await election.acquire()
+                    log.info("%s leads", settings.identity)
+                    await self._lead(election, session)
+                    log.warning("%s leads no more, and stands by", settings.identity)
         finally:
-            self._leading = False
             await election.release()
             await self._routes.stop(STOP_GRACE_SECONDS)
             await self._caches.stop()
 
-    def _lead(self, group: asyncio.TaskGroup, session: aiohttp.ClientSession) -> None:
+    async def _lead(self, election: LeaseElection, session: aiohttp.ClientSession) -> None:
+        """Decides and writes until the lease is lost; routes are served before and after alike."""
         settings, caches = self._settings, self._caches
-        recorder = Recorder(self._kube, settings.identity)
+        # A process that was frozen may wake up in the middle of a pass: it must not write on.
+        kube = Fenced(self._kube, lambda: election.held)
+        recorder = Recorder(kube, settings.identity)
         fleet = Fleet(
             caches.gateway_pods, lambda who, key: gateways.table_versions(session, who, key)
         )
@@ -142,7 +134,7 @@ class Operator:
             records=caches.records,
             fleet=fleet,
             publisher=self._publisher,
-            writer=Writer(self._kube, settings.server_image),
+            writer=Writer(kube, settings.server_image),
             recorder=recorder,
             wake=self._queue.add_after,
         )
@@ -154,14 +146,19 @@ class Operator:
             wake=self._queue.add,
             interval=settings.scrape_interval,
         )
-        self._fleet = fleet
-        self._leading = True
+        self._fleet, self._leading = fleet, True
         for model in caches.models:
             self._queue.add(model.key)
-        group.create_task(recorder.run(), name="events")
-        group.create_task(scraper.run(), name="scraper")
-        for number in range(settings.workers):
-            group.create_task(self._worker(reconciler), name=f"worker {number}")
+        work = [recorder.run(), scraper.run()]
+        work += [self._worker(reconciler) for _ in range(settings.workers)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each) for each in work]
+                await election.hold()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._fleet, self._leading = None, False
 
     async def _worker(self, reconciler: Reconciler) -> None:
         """Works on one key after the other; no failure of a pass ends it."""

@@ -52,6 +52,10 @@ def analysing(status: Status) -> bool:
     return any(cohort.canary and cohort.weight for cohort in status.cohorts)
 
 
+def _applied(seen: Deployment) -> Applied:
+    return Applied(seen.applied, seen.generation, seen.wanted, seen.revision, seen.component)
+
+
 def invalid_status(model: Model, now: datetime) -> Status:
     """The status of a model whose spec cannot be read: all that was known, and why it stands still."""
     time = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -217,7 +221,7 @@ class Reconciler:
 
     async def _ensure(self, model: Model, action: EnsureDeployment) -> None:
         deployment = self._deployments.get(model.key.namespace, action.revision)
-        known = Applied(deployment.applied, deployment.wanted) if deployment else None
+        known = _applied(deployment) if deployment else None
         refused = self._refused.setdefault(model.key, {})
         before = refused.pop(action.revision, None)
         try:

@@ -92,8 +92,8 @@ class ModelSource:
             return kopf.ConnectionInfo(
                 server=self._server.url,
                 ca_data=self._server.ca.encode() or None,
-                certificate_path=self._server.certificate or None,
-                private_key_path=self._server.key or None,
+                certificate_data=self._server.certificate.encode() or None,
+                private_key_data=self._server.key.encode() or None,
                 token=self._server.bearer() or None,
             )
 
