@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kohort.route.envoy.catalogue import Catalogue
 from kohort.route.envoy.clusters import cluster_name
 from kohort.route.envoy.exchange import Exchange, Response
-from kohort.route.envoy.resource import Kind
-from kohort.route.table import CohortRoute, Endpoint, ModelKey, RouteTable
+from kohort.route.envoy.resource import Kind, owner
+from kohort.route.envoy.scopes import STAGE, routes_name
+from kohort.route.table import CohortRoute, Endpoint, Endpoints, ModelKey, RouteTable
 
 KEYS = tuple(ModelKey("shop", name) for name in ("a", "b", "c"))
 REVISIONS = ("r1", "r2", "r3")
@@ -58,18 +59,20 @@ class GatewayModel:
         else:
             for name in response.removed_resources:
                 self.has[kind].pop(name, None)
+                self._ask_for_what_is_named(kind)
             for resource in response.resources:
+                if kind in self.asked and resource.name not in self.asked[kind]:
+                    continue
                 self.has[kind][resource.name] = (resource.version, resource.resource.value)
+                # One by one, as Envoy does: what nothing names for a moment is dropped.
+                self._ask_for_what_is_named(kind)
         self.asks.append(answer)
+
+    def _ask_for_what_is_named(self, kind: Kind) -> None:
         if kind is Kind.CLUSTER:
             self._ask(Kind.ENDPOINTS, self.has[Kind.CLUSTER])
         if kind is Kind.SCOPE:
-            self._ask(Kind.ROUTES, {self._leads_to(c) for _, c in self.has[Kind.SCOPE].values()})
-
-    @staticmethod
-    def _leads_to(content: bytes) -> str:
-        scope = scoped_route_pb2.ScopedRouteConfiguration.FromString(content)
-        return str(scope.route_configuration_name)
+            self._ask(Kind.ROUTES, {leads_to(c) for _, c in self.has[Kind.SCOPE].values()})
 
     def _ask(self, kind: Kind, names: Iterable[str]) -> None:
         wanted = set(names)
@@ -86,19 +89,37 @@ class GatewayModel:
                 )
             )
 
+    def in_force(self) -> dict[ModelKey, str]:
+        """The table that requests for each model meet; empty while it has not arrived."""
+        return {
+            owner(name): table if table in self.has[Kind.ROUTES] else ""
+            for name, (_, content) in self.has[Kind.SCOPE].items()
+            for table in [leads_to(content)]
+            if not name.endswith(f"/{STAGE}")
+        }
+
     def routed_clusters(self) -> set[str]:
         """Clusters that a request can be sent to."""
-        reachable = {self._leads_to(c) for _, c in self.has[Kind.SCOPE].values()}
         found = set()
-        for name, (_, content) in self.has[Kind.ROUTES].items():
-            if name not in reachable:
-                continue
+        for name in filter(None, self.in_force().values()):
+            _, content = self.has[Kind.ROUTES][name]
             config = route_pb2.RouteConfiguration.FromString(content)
             for route in config.virtual_hosts[0].routes:
                 if route.route.cluster:
                     found.add(route.route.cluster)
                 found.update(c.name for c in route.route.weighted_clusters.clusters)
         return found
+
+
+def leads_to(scope: bytes) -> str:
+    """The table that a scope leads to."""
+    read = scoped_route_pb2.ScopedRouteConfiguration.FromString(scope)
+    return str(read.route_configuration_name)
+
+
+def name_of(published: RouteTable) -> str:
+    """What gateways know a table by."""
+    return routes_name(published.key, published.version)
 
 
 class Conversation(RuleBasedStateMachine):
@@ -108,6 +129,11 @@ class Conversation(RuleBasedStateMachine):
         super().__init__()
         self.catalogue = Catalogue()
         self.published: dict[ModelKey, RouteTable] = {}
+        # Every table that was ever published, and those that were ever met by requests since.
+        self.tables: set[str] = set()
+        self.served: set[ModelKey] = set()
+        # What was prepared and may be published later.
+        self.next: dict[ModelKey, tuple[RouteTable, Endpoints]] = {}
         self.gateway = GatewayModel()
         self.wire: list[Response] = []
 
@@ -134,8 +160,33 @@ class Conversation(RuleBasedStateMachine):
         wanted = table(key, stable, "" if canary == stable else canary, weight)
         endpoints = {stable: (ENDPOINT,), canary: (ENDPOINT,) if ready else ()}
         self.published[key] = wanted
+        self.tables.add(name_of(wanted))
         if self.catalogue.publish(wanted, endpoints):
             self.wire.extend(self.exchange.update(key))
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        stable=st.sampled_from(REVISIONS),
+        canary=st.sampled_from(("", *REVISIONS)),
+        weight=st.integers(1, 99),
+        kept=st.booleans(),
+    )
+    def prepared_is(self, key: ModelKey, stable: str, canary: str, weight: int, kept: bool) -> None:
+        wanted = table(key, stable, "" if canary == stable else canary, weight)
+        endpoints = dict.fromkeys((stable, canary), (ENDPOINT,))
+        if kept:
+            self.next[key] = (wanted, endpoints)
+        if self.catalogue.prepare(wanted, endpoints):
+            self.wire.extend(self.exchange.update(key))
+
+    @rule(key=st.sampled_from(KEYS))
+    def published_is_what_was_prepared(self, key: ModelKey) -> None:
+        if key in self.next and key in self.published:
+            wanted, endpoints = self.next.pop(key)
+            self.published[key] = wanted
+            self.tables.add(name_of(wanted))
+            if self.catalogue.publish(wanted, endpoints):
+                self.wire.extend(self.exchange.update(key))
 
     @rule(key=st.sampled_from(KEYS))
     def withdrawn_is(self, key: ModelKey) -> None:
@@ -167,6 +218,18 @@ class Conversation(RuleBasedStateMachine):
             assert cluster in self.gateway.has[Kind.CLUSTER]
             assert cluster in self.gateway.has[Kind.ENDPOINTS]
 
+    @invariant()
+    def requests_meet_only_what_was_published(self) -> None:
+        assert set(self.gateway.in_force().values()) <= {*self.tables, ""}
+
+    @invariant()
+    def a_model_that_is_served_stays_served(self) -> None:
+        in_force = self.gateway.in_force()
+        # A model that was withdrawn may be found again before its routes are.
+        self.served &= in_force.keys()
+        self.served |= {key for key, name in in_force.items() if name}
+        assert all(in_force[key] for key in self.served)
+
     @rule()
     def in_the_end_the_gateway_has_what_is_published_and_nothing_else(self) -> None:
         self.settle()
@@ -175,9 +238,16 @@ class Conversation(RuleBasedStateMachine):
             for key, published in self.published.items()
             for revision in published.revisions
         }
+        prepared = [m for key in KEYS if (m := self.catalogue.prepared(key)) is not None]
+        kept = {cluster_name(model.key, r) for model in prepared for r in model.table.revisions}
+        in_force = {key: name_of(published) for key, published in self.published.items()}
+        assert self.gateway.in_force() == in_force
         assert self.gateway.routed_clusters() == wanted
-        assert set(self.gateway.has[Kind.CLUSTER]) == wanted
-        assert set(self.gateway.has[Kind.ROUTES]) == {str(key) for key in self.published}
+        assert set(self.gateway.has[Kind.CLUSTER]) == wanted | kept
+        assert set(self.gateway.has[Kind.ROUTES]) == {
+            *in_force.values(),
+            *(model.routes_name for model in prepared),
+        }
         before = list(self.exchange.refusals)
         for key in self.published:
             assert self.exchange.update(key) == [], "nothing is sent twice"
@@ -209,20 +279,69 @@ def test_a_refused_table_leaves_its_model_as_it_was_and_others_alone() -> None:
     for key in KEYS:
         catalogue.publish(table(key, "r1", "", 0), {"r1": (ENDPOINT,)})
     exchange = connected(catalogue, gateway)
-    before = gateway.has[Kind.ROUTES][str(KEYS[0])]
+    before = gateway.in_force()[KEYS[0]]
 
-    gateway.refuses = {str(KEYS[0])}
+    gateway.refuses = {name_of(table(KEYS[0], "r1", "r2", 50))}
     for key in KEYS:
         catalogue.publish(table(key, "r1", "r2", 50), {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
         settle(exchange, gateway, exchange.update(key))
-    assert gateway.has[Kind.ROUTES][str(KEYS[0])] == before
+    assert gateway.in_force()[KEYS[0]] == before
     assert cluster_name(KEYS[1], "r2") in gateway.routed_clusters()
     assert [refusal.key for refusal in exchange.refusals] == [KEYS[0]]
 
-    gateway.refuses = set()
     catalogue.publish(table(KEYS[0], "r1", "r2", 25), {"r1": (ENDPOINT,)})
     settle(exchange, gateway, exchange.update(KEYS[0]))
-    assert gateway.has[Kind.ROUTES][str(KEYS[0])] != before
+    assert gateway.in_force()[KEYS[0]] == name_of(table(KEYS[0], "r1", "r2", 25))
+
+
+def test_a_prepared_table_is_in_force_with_one_small_message() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    catalogue.publish(table(KEYS[0], "r1", "r2", 5), both)
+    exchange = connected(catalogue, gateway)
+    before = gateway.in_force()
+
+    assert catalogue.prepare(table(KEYS[0], "r1", "r2", 25), both)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    assert gateway.in_force() == before
+
+    assert catalogue.publish(table(KEYS[0], "r1", "r2", 25), both)
+    (response,) = exchange.update(KEYS[0])
+    assert response.ByteSize() < 2000
+    gateway.take(response)
+    assert gateway.in_force() == {KEYS[0]: name_of(table(KEYS[0], "r1", "r2", 25))}
+
+
+def test_a_prepared_table_that_is_refused_changes_nothing_also_when_it_is_published() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    catalogue.publish(table(KEYS[0], "r1", "r2", 5), both)
+    exchange = connected(catalogue, gateway)
+    before = gateway.in_force()
+    bad = table(KEYS[0], "r1", "r2", 25)
+    gateway.refuses = {name_of(bad)}
+
+    catalogue.prepare(bad, both)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    catalogue.publish(bad, both)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    assert gateway.in_force() == before
+    assert [refusal.key for refusal in exchange.refusals] == [KEYS[0]]
+
+
+def test_a_prepared_table_that_is_not_published_is_dropped_by_whatever_comes_next() -> None:
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    in_force, never = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25))
+    for change in ("prepare", "publish"):
+        catalogue, gateway = Catalogue(), GatewayModel()
+        catalogue.publish(in_force, both)
+        exchange = connected(catalogue, gateway)
+        catalogue.prepare(never, both)
+        settle(exchange, gateway, exchange.update(KEYS[0]))
+        assert set(gateway.has[Kind.ROUTES]) == {name_of(in_force), name_of(never)}
+        assert getattr(catalogue, change)(in_force, both)
+        settle(exchange, gateway, exchange.update(KEYS[0]))
+        assert set(gateway.has[Kind.ROUTES]) == {name_of(in_force)}
 
 
 def test_a_refused_cluster_does_not_keep_a_new_gateway_from_the_other_models() -> None:
@@ -277,7 +396,14 @@ def test_a_gateway_that_returns_is_sent_only_what_changed() -> None:
             gateway.take(response)
         else:
             wire.extend(exchange.receive(gateway.asks.pop(0)))
-    assert sent == {str(KEYS[1]), cluster_name(KEYS[1], "r2")}
+    wanted = catalogue.get(KEYS[1])
+    assert wanted is not None
+    assert sent == {
+        cluster_name(KEYS[1], "r2"),
+        wanted.stage.name,
+        wanted.routes_name,
+        *wanted.scopes,
+    }
 
 
 def test_endpoints_of_equal_content_are_not_sent_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -22,7 +23,8 @@ from kohort.contract import (
 from kohort.route.address import hosts, path_prefix
 from kohort.route.envoy.clusters import cluster, cluster_name, load_assignment
 from kohort.route.envoy.resource import Resource, owner
-from kohort.route.envoy.routes import merged, route_configuration, scopes
+from kohort.route.envoy.routes import merged, route_configuration
+from kohort.route.envoy.scopes import scopes, stage
 from kohort.route.split import split
 from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable
 
@@ -142,12 +144,12 @@ def test_the_header_that_finds_a_model_stays_at_the_gateway() -> None:
 
 def keys_of(found: tuple[Resource, ...]) -> list[tuple[str, ...]]:
     read = [scoped_route_pb2.ScopedRouteConfiguration.FromString(r.content) for r in found]
-    assert {scope.route_configuration_name for scope in read} <= {str(KEY), "v2/models", "a/b.c"}
+    assert {scope.route_configuration_name for scope in read} == {f"{owner(found[0].name)}/v1"}
     return [tuple(fragment.string_key for fragment in scope.key.fragments) for scope in read]
 
 
 def test_a_model_is_found_by_path_and_by_three_host_names() -> None:
-    assert keys_of(scopes(KEY)) == [
+    assert keys_of(scopes(KEY, "v1")) == [
         ("shop", "burger"),
         ("burger.shop", "-"),
         ("burger.shop.svc", "-"),
@@ -158,13 +160,21 @@ def test_a_model_is_found_by_path_and_by_three_host_names() -> None:
 def test_a_namespace_called_like_the_protocol_takes_no_calls_that_are_meant_for_a_host() -> None:
     key = ModelKey("v2", "models")
     assert path_prefix(key) is None
-    assert ("v2", "models") not in keys_of(scopes(key))
+    assert ("v2", "models") not in keys_of(scopes(key, "v1"))
 
 
 def test_a_name_with_dots_cannot_take_another_models_host() -> None:
     key = ModelKey("a", "b.c")
     assert hosts(key) == ()
-    assert keys_of(scopes(key)) == [("a", "b.c")]
+    assert keys_of(scopes(key, "v1")) == [("a", "b.c")]
+
+
+@given(st.lists(st.sampled_from(("shop", "burger", "stage", "/", ""))).map("".join))
+def test_no_request_can_take_the_stage(header: str) -> None:
+    (key,) = keys_of((stage(KEY, "v1"),))
+    segments = header.split("/")
+    assert all(key != pair for pair in pairwise(segments))
+    assert not set(key) <= set(segments)
 
 
 def test_equal_endpoints_are_equal_in_any_order() -> None:
@@ -180,7 +190,8 @@ def test_every_resource_says_whose_it_is() -> None:
         cluster(KEY, "r1"),
         load_assignment(KEY, "r1", ()),
         route_configuration(table),
-        *scopes(KEY),
+        *scopes(KEY, "v1"),
+        stage(KEY, "v1"),
     ):
         assert owner(resource.name) == KEY
     assert cluster_pb2.Cluster.FromString(cluster(KEY, "r1").content).name == cluster_name(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from kohort.api.status import Status
 from kohort.observe.capacity import endpoints
 from kohort.observe.objects import Pod
 from kohort.observe.store import Store
@@ -17,6 +18,9 @@ class RouteSink(Protocol):
 
     def publish(self, table: RouteTable, endpoints: Endpoints) -> None:
         """Serves these routes of a model from now on."""
+
+    def prepare(self, table: RouteTable, endpoints: Endpoints) -> None:
+        """Lets gateways fetch these routes of a model, which may be published next."""
 
     def withdraw(self, key: ModelKey) -> None:
         """Serves no routes of a model any more."""
@@ -59,6 +63,15 @@ class Publisher:
         elif key in self._published:
             self._published.discard(key)
             self._sink.withdraw(key)
+
+    def prepare(self, key: ModelKey, status: Status) -> None:
+        """Lets gateways fetch the routes of a status that is about to be written."""
+        model = self._models.get(key)
+        if not self._begun or model is None or model.spec is None:
+            return
+        table = route_table(key, model.spec, status)
+        if table is not None:
+            self._sink.prepare(table, endpoints(self._pods.of(key).values(), table.revisions))
 
     def table(self, key: ModelKey) -> RouteTable | None:
         """The routes that the persisted status intends."""

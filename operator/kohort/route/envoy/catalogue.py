@@ -7,7 +7,8 @@ from functools import cached_property
 
 from kohort.route.envoy.clusters import cluster, load_assignment
 from kohort.route.envoy.resource import Kind, Resource
-from kohort.route.envoy.routes import route_configuration, scopes
+from kohort.route.envoy.routes import route_configuration
+from kohort.route.envoy.scopes import routes_name, scopes, stage
 from kohort.route.table import Endpoint, Endpoints, ModelKey, RouteTable
 
 Named = Mapping[str, Resource]
@@ -29,12 +30,12 @@ class Model:
         # What a gateway was sent before is not rendered again, and not kept twice either.
         same_revisions = previous.table.revisions == table.revisions
         if previous.table == table:
-            self._take(previous, "routes")
+            for name in ("version", "routes", "scopes", "stage"):
+                self._take(previous, name)
         if same_revisions:
             self._take(previous, "clusters")
         if same_revisions and previous.endpoints == self.endpoints:
             self._take(previous, "assignments")
-        self._take(previous, "scopes")
 
     def _take(self, previous: Model, name: str) -> None:
         if name in previous.__dict__:
@@ -44,6 +45,16 @@ class Model:
     def key(self) -> ModelKey:
         """Which model."""
         return self.table.key
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the route table."""
+        return self.table.version
+
+    @property
+    def routes_name(self) -> str:
+        """What gateways know the route table by."""
+        return routes_name(self.key, self.version)
 
     @cached_property
     def clusters(self) -> Named:
@@ -64,11 +75,16 @@ class Model:
 
     @cached_property
     def scopes(self) -> Named:
-        """The ways to the route table."""
-        return _named(scopes(self.key))
+        """The ways by which clients come to the route table."""
+        return _named(scopes(self.key, self.version))
+
+    @cached_property
+    def stage(self) -> Resource:
+        """The way that makes a gateway fetch the route table while clients are still led elsewhere."""
+        return stage(self.key, self.version)
 
     def of(self, kind: Kind) -> Named:
-        """All resources of a kind."""
+        """All resources of a kind that clients may meet."""
         match kind:
             case Kind.CLUSTER:
                 return self.clusters
@@ -85,10 +101,11 @@ def _named(resources: Iterable[Resource]) -> Named:
 
 
 class Catalogue:
-    """Models by key."""
+    """Models by key: as they are published, and as they will be next where that is known."""
 
     def __init__(self) -> None:
         self._models: dict[ModelKey, Model] = {}
+        self._prepared: dict[ModelKey, Model] = {}
 
     def __iter__(self) -> Iterator[ModelKey]:
         return iter(self._models)
@@ -97,19 +114,57 @@ class Catalogue:
         """The model, if it is published."""
         return self._models.get(key)
 
+    def prepared(self, key: ModelKey) -> Model | None:
+        """What the model will be, if that was prepared and differs."""
+        return self._prepared.get(key)
+
+    def of(self, key: ModelKey, kind: Kind) -> Named:
+        """All resources of a kind that a gateway needs for a model, now or next; none if not published.
+
+        Scopes are those of what is published: nobody is led to what is only prepared.
+        """
+        model, prepared = self._models.get(key), self._prepared.get(key)
+        if model is None:
+            return {}
+        if prepared is None or kind is Kind.SCOPE:
+            return model.of(kind)
+        return {**prepared.of(kind), **model.of(kind)}
+
+    def prepare(self, table: RouteTable, endpoints: Endpoints) -> bool:
+        """Take what is published next, in place of what was prepared before; False when nothing is new.
+
+        A model that is not published has nobody to be kept from waiting: nothing is prepared.
+        """
+        published, before = self._models.get(table.key), self._prepared.get(table.key)
+        if published is None:
+            return False
+        if published.table == table:
+            return self._prepared.pop(table.key, None) is not None
+        same = before is not None and before.table == table
+        model = Model(table, endpoints, before if same else published)
+        if before is not None and same and before.endpoints == model.endpoints:
+            return False
+        self._prepared[table.key] = model
+        return True
+
     def publish(self, table: RouteTable, endpoints: Endpoints) -> bool:
-        """Take a model's table and endpoints; False when nothing is new."""
-        previous = self._models.get(table.key)
-        model = Model(table, endpoints, previous)
+        """Take a model's table and endpoints; False when nothing is new.
+
+        What was prepared is either this or never used.
+        """
+        previous, prepared = self._models.get(table.key), self._prepared.pop(table.key, None)
+        known = prepared if prepared is not None and prepared.table == table else previous
+        model = Model(table, endpoints, known)
         if (
             previous is not None
             and previous.table == table
             and previous.endpoints == model.endpoints
         ):
-            return False
+            return prepared is not None
         self._models[table.key] = model
         return True
 
     def withdraw(self, key: ModelKey) -> bool:
         """Forget a model; False when it was not known."""
+        self._prepared.pop(key, None)
         return self._models.pop(key, None) is not None

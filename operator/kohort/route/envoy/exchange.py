@@ -1,9 +1,9 @@
 """One gateway's conversation: what it has, and what it may be sent next. No I/O.
 
 The order keeps every request answered. New: clusters and endpoints, until the gateway has taken them,
-then the way to the model (scopes), then its routes. Gone: first what leads there, until the gateway has
-let go of it, then the clusters. Every model is a conversation of its own: one that is refused holds up
-nobody else.
+then the next routes by way of the stage, until it has taken these too, then the scopes that lead clients
+there. Gone: first what leads there, until the gateway has let go of it, then the clusters. Every model
+is a conversation of its own: one that is refused holds up nobody else.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ class Exchange:
             self._known[key].waiting[sent.kind] -= 1
         if not request.HasField("error_detail"):
             for name, version in sent.versions.items():
-                _note(self._known[owner(name)].held[sent.kind], name, version)
+                known = self._known[owner(name)]
+                # What was taken away or has to be asked for again since is not held any more.
+                if version == GONE or name in known.sent[sent.kind]:
+                    _note(known.held[sent.kind], name, version)
             return owners, []
         if len(owners) > 1:
             return owners, [sent]
@@ -172,11 +175,7 @@ class Exchange:
     def _first(self, kind: Kind, fresh: bool) -> list[Response]:
         """The first answer about a kind that is sent unasked: everything at once, even if nothing."""
         if kind is Kind.CLUSTER:
-            new = [
-                resource
-                for key in self._catalogue
-                for resource in self._changed(self._catalogue.get(key), kind)
-            ]
+            new = [resource for key in self._catalogue for resource in self._changed(key, kind)]
             return [self._response(kind, new)] if new or fresh else []
         if kind is Kind.SCOPE and fresh:
             self._first_scopes = set(self._catalogue)
@@ -200,29 +199,71 @@ class Exchange:
         for candidate in self._catalogue:
             model, known = self._catalogue.get(candidate), self._known.get(candidate)
             if model is not None and known is not None and self._warm(model, known):
-                new.extend(self._changed(model, Kind.SCOPE))
+                new.extend(self._changed(candidate, Kind.SCOPE))
         return [self._response(Kind.SCOPE, new)]
 
     def _endpoints(self, keys: Iterable[ModelKey]) -> list[Response]:
         """Many models' endpoints in one response: a gateway that starts asks for all at once."""
-        new = [
-            resource
-            for key in keys
-            for resource in self._changed(self._catalogue.get(key), Kind.ENDPOINTS)
-        ]
+        new = [resource for key in keys for resource in self._changed(key, Kind.ENDPOINTS)]
         return [self._response(Kind.ENDPOINTS, new)] if new else []
 
     def _bring(self, model: Model, known: Known) -> list[Response]:
-        responses = self._news(model, Kind.CLUSTER) + self._news(model, Kind.ENDPOINTS)
-        if self._warm(model, known) and self._first_scopes is None:
-            responses += self._news(model, Kind.SCOPE) + self._news(model, Kind.ROUTES)
+        key = model.key
+        responses = self._news(key, Kind.CLUSTER) + self._news(key, Kind.ENDPOINTS)
+        if Kind.SCOPE in self._open and self._first_scopes is None:
+            responses += self._lead(model, known)
+            responses += self._set_stage(model, known)
+            responses += self._tables(model, known)
         if self._lets_go(model, known):
-            responses += self._remove(Kind.CLUSTER, known, keep=model.clusters)
-            responses += self._remove(Kind.SCOPE, known, keep=model.scopes)
+            responses += self._remove(Kind.CLUSTER, known, self._catalogue.of(key, Kind.CLUSTER))
         return responses
 
-    def _news(self, model: Model, kind: Kind) -> list[Response]:
-        new = self._changed(model, kind)
+    def _lead(self, model: Model, known: Known) -> list[Response]:
+        """Lead clients to the model's table, if the gateway has it or they are led nowhere yet."""
+        if not self._changed(model.key, Kind.SCOPE):
+            return self._remove(Kind.SCOPE, known, keep=_ways(model))
+        first = not known.sent[Kind.SCOPE]
+        arrived = model.routes_name in known.held[Kind.ROUTES] and _reaches(known, model)
+        if not self._warm(model, known) or not (first or arrived):
+            return []
+        if first:
+            self._forget_table(model, known)
+        return self._news(model.key, Kind.SCOPE)
+
+    def _set_stage(self, model: Model, known: Known) -> list[Response]:
+        """Have the gateway fetch the table that is next, and let go of one that was never used."""
+        led = not self._changed(model.key, Kind.SCOPE)
+        following = self._catalogue.prepared(model.key) if led else model
+        if following is None:
+            # The table in force needs no stage, but one that shows another keeps that in memory.
+            staged = known.sent[Kind.SCOPE].get(model.stage.name)
+            idle = staged in (None, model.stage.version)
+            return [] if idle else [self._response(Kind.SCOPE, [model.stage])]
+        if _reaches(known, following) or not self._warm(following, known):
+            return []
+        self._forget_table(following, known)
+        return [self._response(Kind.SCOPE, [following.stage])]
+
+    def _forget_table(self, model: Model, known: Known) -> None:
+        """Wait for the gateway to ask for a table that nothing led to: it let go of what it had."""
+        known.sent[Kind.ROUTES].pop(model.routes_name, None)
+        known.held[Kind.ROUTES].pop(model.routes_name, None)
+        self._names[Kind.ROUTES].discard(model.routes_name)
+
+    def _tables(self, model: Model, known: Known) -> list[Response]:
+        """Tables that the gateway asks for, each alone: a bad one must not take down another."""
+        prepared = self._catalogue.prepared(model.key)
+        return [
+            self._response(Kind.ROUTES, [table.routes])
+            for table in (model, prepared)
+            if table is not None
+            and table.routes_name in self._names[Kind.ROUTES]
+            and self._warm(table, known)
+            and known.sent[Kind.ROUTES].get(table.routes_name) != table.routes.version
+        ]
+
+    def _news(self, key: ModelKey, kind: Kind) -> list[Response]:
+        new = self._changed(key, kind)
         return [self._response(kind, new)] if new else []
 
     def _take_away(self, known: Known) -> list[Response]:
@@ -254,20 +295,26 @@ class Exchange:
         return kind in self._open or not self._resumed
 
     def _lets_go(self, model: Model, known: Known) -> bool:
-        """Whether the gateway's routes are the model's newest, so that nothing leads elsewhere."""
-        held = known.held[Kind.ROUTES].get(model.routes.name)
+        """Whether all that leads clients anywhere leads them to the model's newest routes."""
+        ways = _ways(model)
+        routes = known.held[Kind.ROUTES].get(model.routes_name)
         return (
-            self._told_of(Kind.ROUTES)
+            all(self._told_of(kind) for kind in (Kind.SCOPE, Kind.ROUTES))
+            and not known.waiting[Kind.SCOPE]
             and not known.waiting[Kind.ROUTES]
-            and held in (None, model.routes.version)
+            and all(
+                name == model.stage.name or (name in ways and version == ways[name].version)
+                for name, version in known.held[Kind.SCOPE].items()
+            )
+            and (routes is None or routes == model.routes.version)
         )
 
-    def _changed(self, model: Model | None, kind: Kind) -> list[Resource]:
+    def _changed(self, key: ModelKey, kind: Kind) -> list[Resource]:
         """Resources that the gateway wants and was not sent in this version."""
-        if model is None or kind not in self._open:
+        wanted = self._catalogue.of(key, kind)
+        if not wanted or kind not in self._open:
             return []
-        known = self._known.setdefault(model.key, Known())
-        wanted = model.of(kind)
+        known = self._known.setdefault(key, Known())
         if kind not in _WILD_KINDS:
             wanted = {n: r for n, r in wanted.items() if n in self._names[kind]}
         return [r for n, r in wanted.items() if known.sent[kind].get(n) != r.version]
@@ -280,12 +327,11 @@ class Exchange:
         """Send again model by model what was refused together: only one of them may be wrong."""
         responses = []
         for key in refused.owners:
-            model, known = self._catalogue.get(key), self._known[key]
+            known = self._known[key]
             for name in refused.versions:
                 if owner(name) == key:
                     known.sent[refused.kind].pop(name, None)
-            if new := self._changed(model, refused.kind):
-                responses.append(self._response(refused.kind, new))
+            responses.extend(self._news(key, refused.kind))
         return responses
 
     def _response(self, kind: Kind, new: Iterable[Resource], gone: Iterable[str] = ()) -> Response:
@@ -322,3 +368,14 @@ def _note(versions: dict[str, str], name: str, version: str) -> None:
         versions.pop(name, None)
     else:
         versions[name] = version
+
+
+def _ways(model: Model) -> Mapping[str, Resource]:
+    """All that can lead a gateway to a model's table, by name."""
+    return {model.stage.name: model.stage, **model.scopes}
+
+
+def _reaches(known: Known, model: Model) -> bool:
+    """Whether anything that a gateway was sent leads it to a model's table, so that it keeps it."""
+    sent = known.sent[Kind.SCOPE]
+    return any(sent.get(name) == way.version for name, way in _ways(model).items())

@@ -1,8 +1,4 @@
-"""A model's route table as Envoy takes it: scopes that find it, and one route configuration.
-
-A gateway looks up the scope by the first two segments of ``HEADER_SCOPE``: the path's own for a call
-by path, ``HOST/-`` for a call by host. Both lead to the same routes, so a change is sent once.
-"""
+"""A model's route table as Envoy takes it: one route configuration for each version."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import re
 from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
-from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
@@ -28,9 +24,10 @@ from kohort.contract import (
     TABLE_VERSION_PATH,
     UNITS_PER_SLOT,
 )
-from kohort.route.address import hosts, path_prefix
+from kohort.route.address import path_prefix
 from kohort.route.envoy.clusters import cluster_name
 from kohort.route.envoy.resource import Kind, Resource, resource
+from kohort.route.envoy.scopes import routes_name
 from kohort.route.split import split
 from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
 
@@ -41,7 +38,6 @@ RETRY_CHOICES = 64
 # Inference changes nothing, so a request whose pod died under it goes to another pod of its revision;
 # few times, so that one which kills its pod does not kill them all.
 RETRY_ON = "connect-failure,refused-stream,reset"
-SCOPE_BY_HOST = "-"
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _WeightedCluster = route_components_pb2.WeightedCluster
@@ -51,32 +47,6 @@ def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message, deterministic=True)
     return packed
-
-
-def routes_name(key: ModelKey) -> str:
-    """The name of a model's route configuration."""
-    return str(key)
-
-
-def scopes(key: ModelKey) -> tuple[Resource, ...]:
-    """All ways to a model; their content never changes."""
-    prefix = path_prefix(key)
-    segments = [(host, SCOPE_BY_HOST) for host in hosts(key)]
-    if prefix is not None:
-        segments.insert(0, (key.namespace, key.name))
-    fragment = scoped_route_pb2.ScopedRouteConfiguration.Key.Fragment
-    found = []
-    for first, second in segments:
-        name = f"{routes_name(key)}/{first}/{second}"
-        message = scoped_route_pb2.ScopedRouteConfiguration(
-            name=name,
-            route_configuration_name=routes_name(key),
-            key=scoped_route_pb2.ScopedRouteConfiguration.Key(
-                fragments=[fragment(string_key=first), fragment(string_key=second)]
-            ),
-        )
-        found.append(resource(Kind.SCOPE, name, message))
-    return tuple(found)
 
 
 def _slot_metadata(slot: int) -> any_pb2.Any:
@@ -241,16 +211,15 @@ def _disabled() -> any_pb2.Any:
 
 def route_configuration(table: RouteTable) -> Resource:
     """All routes of one model. What reached it needs no further search for a host."""
-    message = route_pb2.RouteConfiguration(
-        name=routes_name(table.key), request_headers_to_remove=[HEADER_SCOPE]
-    )
+    name = routes_name(table.key, table.version)
+    message = route_pb2.RouteConfiguration(name=name, request_headers_to_remove=[HEADER_SCOPE])
     virtual_host = message.virtual_hosts.add(
-        name=routes_name(table.key), domains=["*"], retry_policy=_retry_policy()
+        name=str(table.key), domains=["*"], retry_policy=_retry_policy()
     )
     virtual_host.routes.append(_version_route(table))
     for cohort in table.cohorts:
         for match in merged(cohort.matches) or ((),):
             _fill(virtual_host.routes.add(), table, cohort, match)
-    for name in FILTERS_HOST:
-        message.typed_per_filter_config[name].CopyFrom(_disabled())
-    return resource(Kind.ROUTES, routes_name(table.key), message)
+    for host_filter in FILTERS_HOST:
+        message.typed_per_filter_config[host_filter].CopyFrom(_disabled())
+    return resource(Kind.ROUTES, name, message)

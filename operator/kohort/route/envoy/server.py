@@ -91,9 +91,20 @@ class RouteServer:
         """Serve a model by this table and these ready endpoints from now on.
 
         Cheap, and free when nothing is new. ``endpoints`` of revisions that the table does not name
-        are ignored; a revision without endpoints answers 503.
+        are ignored; a revision without endpoints answers 503. A gateway changes to the table once it has
+        it whole: at once when it was prepared. What was prepared and is something else is dropped.
         """
         if self._catalogue.publish(table, endpoints):
+            self._touch(table.key)
+
+    def prepare(self, table: RouteTable, endpoints: Endpoints) -> None:
+        """Let gateways fetch what is published next, so that it then has effect at once.
+
+        Changes nothing for clients. It is for the next ``publish`` of the model and replaces what was
+        prepared before; that of the table that is published takes it back. A model that is not
+        published has nothing to prepare.
+        """
+        if self._catalogue.prepare(table, endpoints):
             self._touch(table.key)
 
     def withdraw(self, key: ModelKey) -> None:
