@@ -187,10 +187,14 @@ class Reconciler:
         return self._fleet.names()
 
     async def _persist(self, model: Model, status: Status) -> None:
-        """Writes a status that differs; routes follow as soon as it is written."""
+        """Writes a status that differs; routes follow as soon as it is written.
+
+        Gateways fetch the new routes meanwhile; they are of no effect before they are published.
+        """
         if status == model.status:
             return
         self._unwritten.pop(model.key, None)
+        self._publisher.prepare(model.key, status)
         answer = await self._writer.write_status(model.owner, model.version, status)
         self._models.put_answer(parse_model(answer))
 
