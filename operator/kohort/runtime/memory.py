@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 
-
 # mallopt(3)
 _M_ARENA_MAX = -8
 
