@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import aiohttp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.analysis.reading import Count
 from kohort.contract import METRIC_REQUESTS, failed
-from kohort.observe.gateways import Scrape, Slot, parse
+from kohort.observe.gateways import (
+    GatewayAddress,
+    Scrape,
+    Slot,
+    Unknown,
+    parse,
+    table_versions,
+)
 from kohort.route.table import ModelKey
 
 KEY = ModelKey("shop", "burger")
@@ -24,7 +32,7 @@ counters = st.dictionaries(
 
 
 @given(counters)
-def test_every_request_that_a_client_waited_for_is_counted_once_by_arm_and_slot(
+def test_every_request_is_counted_once_by_arm_and_slot(
     counted: dict[tuple[str, int | None, int, str], int],
 ) -> None:
     lines = [
@@ -34,26 +42,32 @@ def test_every_request_that_a_client_waited_for_is_counted_once_by_arm_and_slot(
     ]
     text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
     slots = parse(text).get((KEY, "everyone"), {})
-    awaited = {k: n for k, n in counted.items() if "DC" not in k[3]}
-    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in awaited}
+    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in counted}
     for found, count in slots.items():
-        mine = {k: n for k, n in awaited.items() if Slot(k[0], k[1]) == found}
+        mine = {k: n for k, n in counted.items() if Slot(k[0], k[1]) == found}
         assert count.requests == sum(mine.values())
         assert count.failed == sum(n for (_, _, code, _), n in mine.items() if failed(code))
 
 
-def test_a_client_that_goes_away_neither_fails_nor_succeeds() -> None:
+def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
     text = "".join(
         f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",slot="1",'
         f'code="{code}",flags="{flags}"}} {number}\n'
         for code, flags, number in ((0, "DC", 7), (200, "DC", 5), (0, "UC", 2))
     )
-    assert parse(text.encode()) == {(KEY, "everyone"): {Slot("r1", 1): Count(2, 2)}}
+    assert parse(text.encode()) == {(KEY, "everyone"): {Slot("r1", 1): Count(14, 9)}}
 
 
 def test_requests_that_reached_no_model_are_passed_over() -> None:
     line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404",flags="NR"}} 3\n'
     assert parse(line.encode()) == {}
+
+
+async def test_a_gateway_is_not_asked_for_a_model_that_no_gateway_can_serve() -> None:
+    gateway = GatewayAddress("a", "127.0.0.1", 9, 9)
+    async with aiohttp.ClientSession() as session:
+        told = await table_versions(session, [gateway], ModelKey("v2", "burger.king"))
+    assert told == {"a": Unknown("it can serve this model neither by path nor by host")}
 
 
 def test_a_gateway_that_counted_nothing_is_still_a_source() -> None:

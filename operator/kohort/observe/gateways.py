@@ -90,8 +90,6 @@ def _arms(slots: SlotCounts) -> Arms:
 _LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
 _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
 _ARM = LABEL_ARM.encode()
-# Envoy's response flag of a client that went away before its answer was whole.
-_CLIENT_LEFT = b"DC"
 
 
 def _arm(name: str) -> tuple[ModelKey, str] | None:
@@ -103,15 +101,14 @@ def _arm(name: str) -> tuple[ModelKey, str] | None:
 def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
     """Requests and failures by cohort and slot, of one gateway's counters in Prometheus's format.
 
-    Counters of requests that reached no model's routes are passed over, and so are those of clients
-    that went away: nobody knows what their answer would have been.
+    Counters of requests that reached no model's routes are passed over. A client that went away before
+    its answer (code 0) is a failure: a model that hangs is seen by nothing else, and clients that leave
+    for reasons of their own leave both arms alike.
     """
     counts: dict[Cohort, dict[Slot, Count]] = {}
     arms: dict[bytes, tuple[ModelKey, str] | None] = {}
     for line, value in _LINE.findall(text):
         labels = dict(_LABEL.findall(line))
-        if _CLIENT_LEFT in labels.get(b"flags", b"").split(b","):
-            continue
         name = labels.get(_ARM, b"")
         if name not in arms:
             arms[name] = _arm(name.decode())
