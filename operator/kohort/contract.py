@@ -25,6 +25,10 @@ FIELD_MANAGER = "kohort"
 HEADER_COHORT = "x-kohort-cohort"
 HEADER_REVISION = "x-kohort-revision"
 
+# The first path segment of the protocol's own calls, which models that are addressed by host are
+# called with: a namespace of this name has no paths at a gateway.
+PROTOCOL_SEGMENT = "v2"
+
 # A path inside every model's routes that answers with the version of its route table: the
 # operator reads from it what a gateway really serves.
 TABLE_VERSION_PATH = "/.well-known/kohort/table"

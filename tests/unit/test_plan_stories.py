@@ -9,9 +9,10 @@ from kohort.analysis.reading import Count
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
 from kohort.plan.capacity import awaits_gateways, pods_for
 from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
+from kohort.plan.planner import Identity, plan
 from kohort.plan.revisions import revision_name
-from kohort.plan.world import Problem
-from tests.unit.plan_simulation import NAME, Cluster, Cohort, Step, Until, model, serving
+from kohort.plan.world import Problem, World
+from tests.unit.plan_simulation import NAME, START, Cluster, Cohort, Step, Until, model, serving
 
 TWO = (
     Cohort(name="staff", steps=(Step(weight=100),)),
@@ -165,6 +166,23 @@ def test_an_unknown_name_in_after_is_ignored_and_told() -> None:
     cluster.edit(model(2, cohorts=cohorts))
     cluster.until(Cluster.finished)
     assert condition(cluster.status, "Accepted") == ("False", "UnknownCohort")
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "kind", "told"),
+    [
+        ("v2", "burger", "Accepted", ("True", "ByHostOnly")),
+        ("v2", "burger.king", "Accepted", None),
+        ("v2", "burger.king", "Stalled", ("True", "NoAddress")),
+        ("shop", "burger.king", "Stalled", None),
+    ],
+)
+def test_a_model_that_has_no_path_at_a_gateway_says_so(
+    namespace: str, name: str, kind: str, told: tuple[str, str] | None
+) -> None:
+    identity = Identity(namespace, name, "uid", 1)
+    outcome = plan(identity, model(1), Status(), World(), START)
+    assert condition(outcome.status, kind) == told
 
 
 def test_a_canary_without_requests_is_never_promoted() -> None:

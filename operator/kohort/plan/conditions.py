@@ -17,10 +17,12 @@ from kohort.api.status import (
     Status,
     Summary,
 )
-from kohort.contract import LABEL_MODEL
+from kohort.contract import LABEL_MODEL, PROTOCOL_SEGMENT
 from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circles
 from kohort.plan.context import Context, Draft, cut, label, referenced, warning
 from kohort.plan.outcome import Event
+
+_PATHS_TAKEN = f"paths below /{PROTOCOL_SEGMENT} are those of models that are called by host"
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,14 @@ def deadline(context: Context) -> timedelta:
 
 def _accepted(context: Context) -> Told:
     unknown = unknown_names(context.spec.cohorts)
-    if not unknown:
-        return Told("Accepted", None)
-    told = f"after names {', '.join(unknown)}, which is no cohort: ignored; correct the name"
-    return Told("Accepted", False, "UnknownCohort", told)
+    if unknown:
+        told = f"after names {', '.join(unknown)}, which is no cohort: ignored; correct the name"
+        return Told("Accepted", False, "UnknownCohort", told)
+    namespace, name = context.identity.namespace, context.identity.name
+    if namespace == PROTOCOL_SEGMENT and "." not in name:
+        told = f"gateways know it by the host {name}.{namespace} alone: {_PATHS_TAKEN}"
+        return Told("Accepted", True, "ByHostOnly", told)
+    return Told("Accepted", None)
 
 
 def _available(context: Context, status: Status) -> Told:
@@ -160,6 +166,12 @@ def _reconciling(context: Context, status: Status) -> Told:
 
 
 def _stalled(context: Context, status: Status) -> Told:
+    if context.identity.namespace == PROTOCOL_SEGMENT and "." in context.identity.name:
+        told = (
+            f"no gateway can serve it: {_PATHS_TAKEN}, and a name with dots makes no host;"
+            " take another name or namespace"
+        )
+        return Told("Stalled", True, "NoAddress", told)
     circles = waiting_in_circles(context.spec.cohorts)
     if circles:
         told = f"cohorts {', '.join(circles)} wait for each other; change after"

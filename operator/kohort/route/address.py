@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from kohort.contract import PROTOCOL_SEGMENT
 from kohort.route.table import ModelKey
 
-# Below this first path segment lie the calls of models that are addressed by host.
-PROTOCOL_SEGMENT = "v2"
 CLUSTER_DOMAIN = "cluster.local"
 
 
