@@ -21,13 +21,16 @@ import aiohttp
 
 from kohort.api.crd import definition
 from kohort.kube import APPLY, ApiError, Kube, from_kubeconfig
+from kohort.runtime.lag import LONGEST_SECONDS
 
 NAMESPACE = "scale"
 OPERATOR_NAMESPACE = "kohort-system"
 STATUS_PORT, ROUTES_PORT = 18732, 18731
 MODELS = f"/apis/kohort.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments"
-QUIET_SECONDS = 8.0
-LONGEST_SECONDS = 900.0
+# Statuses of a wave may lag, with nothing to be seen meanwhile.
+QUIET_SECONDS = LONGEST_SECONDS + 5.0
+QUIET_SECONDS_OF_A_START = 8.0
+PATIENCE_SECONDS = 1800.0
 
 
 async def apply(kube: Kube, path: str, manifest: object) -> None:
@@ -120,10 +123,12 @@ def calls(now: dict[str, float], verbs: tuple[str, ...]) -> float:
 WRITES = ("PATCH", "PUT", "POST", "DELETE")
 
 
-async def settle(session: aiohttp.ClientSession, models: int) -> tuple[dict[str, float], float]:
-    """Figures and the time of the last pass, once nothing has happened for QUIET_SECONDS."""
+async def settle(
+    session: aiohttp.ClientSession, models: int, quiet: float = QUIET_SECONDS_OF_A_START
+) -> tuple[dict[str, float], float]:
+    """Figures and the time of the last pass, once nothing has happened for ``quiet`` seconds."""
     passes, since = -1.0, time.monotonic()
-    limit = time.monotonic() + LONGEST_SECONDS
+    limit = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < limit:
         with contextlib.suppress(aiohttp.ClientError):
             now = await figures(session)
@@ -132,7 +137,7 @@ async def settle(session: aiohttp.ClientSession, models: int) -> tuple[dict[str,
             )
             if count != passes or now.get("kohort_operator_models") != models:
                 passes, since = count, time.monotonic()
-            elif time.monotonic() - since > QUIET_SECONDS:
+            elif time.monotonic() - since > quiet:
                 return now, since
         await asyncio.sleep(0.25)
     raise SystemExit("the operator does not come to rest")
@@ -154,7 +159,7 @@ async def measure(kubeconfig: Path, count: int) -> None:
             row("no models", empty, empty, 1, 0.0)
             began = time.monotonic()
             await create_models(kube, 0, count)
-            settled, ended = await settle(session, count)
+            settled, ended = await settle(session, count, QUIET_SECONDS)
             row(f"{count} applied and settled", settled, empty, count, ended - began)
             await asyncio.sleep(10)
             idle = await figures(session)

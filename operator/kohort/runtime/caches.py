@@ -39,8 +39,8 @@ CHILDREN = {"labelSelector": f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_MODEL}"}
 GATEWAYS = {"labelSelector": f"{LABEL_COMPONENT}=gateway"}
 APPS, CORE, MODELS = "/apis/apps/v1", "/api/v1", f"/apis/{GROUP}/v1alpha1"
 RETRY_SECONDS = 1.0
-# The first lists are digested by then.
-TRIM_SECONDS = 5.0
+# The first lists are digested by then; later, a wave of changes.
+FIRST_TRIM_SECONDS, TRIM_SECONDS = 5.0, 60.0
 
 OnChange = Callable[[ModelKey], None]
 
@@ -93,6 +93,7 @@ class Caches:
         for informer in self._informers:
             await informer.synced.wait()
         group.create_task(self._resync(), name="resync")
+        group.create_task(_trim(), name="trim")
         self.filled = True
 
     async def stop(self) -> None:
@@ -151,19 +152,23 @@ class Caches:
 
     async def _resync(self) -> None:
         """Lists models now and then: kopf never tells of a deletion that it has missed."""
-        await asyncio.sleep(TRIM_SECONDS)
-        give_back_memory()
         while True:
             await asyncio.sleep(self._settings.resync)
             try:
                 await self._list_models()
             except ApiError as error:
                 log.warning("Cannot list models, trying again: %s", error)
-            give_back_memory()
 
 
 def _path(api: str, namespace: str, resource: str) -> str:
     return f"{api}/namespaces/{namespace}/{resource}" if namespace else f"{api}/{resource}"
+
+
+async def _trim() -> None:
+    await asyncio.sleep(FIRST_TRIM_SECONDS)
+    while True:
+        give_back_memory()
+        await asyncio.sleep(TRIM_SECONDS)
 
 
 async def _result(future: asyncio.Future[None]) -> None:

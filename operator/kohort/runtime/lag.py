@@ -7,8 +7,8 @@ from msgspec import structs
 from kohort.api.status import Status, Summary
 from kohort.plan.outcome import Outcome
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 10.0
-WRITES_PER_SECOND = 50
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
+WRITES_PER_SECOND = 20
 
 
 def lag_seconds(waiting: int) -> float:

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from kohort.kube import Server, from_kubeconfig, in_cluster
-from kohort.runtime.memory import share_one_heap
+from kohort.runtime.memory import set_modules_apart, share_one_heap
 from kohort.runtime.settings import Settings, parse
 
 
@@ -42,6 +42,8 @@ def _server(settings: Settings) -> Server:
 async def _run(settings: Settings, server: Server) -> None:
     # Only now: kopf must not be imported before main has had its say.
     from kohort.runtime.operator import Operator
+
+    set_modules_apart()
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
