@@ -98,6 +98,14 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"model": {"uri": "ftp://h/m.onnx"}},
         "uri must start with file:///, http:// or https://",
     ),
+    "a password where everybody can read it": (
+        {"model": {"uri": "https://me:secret@h/m.onnx", "digest": "sha256:" + "0" * 64}},
+        "uri must not hold a user or password",
+    ),
+    "a network address without a host": (
+        {"model": {"uri": "https:///m.onnx", "digest": "sha256:" + "0" * 64}},
+        "uri must name a host after http:// or https://",
+    ),
     "a model from the network without its digest": (
         {"model": {"uri": "https://h/m.onnx"}},
         "a model from http(s) can change under you: set digest",

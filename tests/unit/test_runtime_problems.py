@@ -92,6 +92,19 @@ def test_a_crash_tells_its_exit_code_and_how_to_read_more() -> None:
     assert "kubectl logs burger-1-abc -c server --previous" in found.problem.message
 
 
+def test_a_container_that_was_killed_is_told_by_the_signal() -> None:
+    found = pod(last_state=ended(code=137))
+    assert found.problem is not None
+    assert "container server was killed by SIGKILL" in found.problem.message
+
+
+def test_last_words_begin_with_a_whole_word() -> None:
+    found = pod(last_state=ended(code=2, message="unfortunately " * 40 + "no"))
+    assert found.problem is not None
+    assert "its last words: … unfortunately" in found.problem.message
+    assert "unfortunately no; see kubectl logs" in found.problem.message
+
+
 def test_an_init_container_that_crashes_is_told_as_well() -> None:
     assert reason(pod(state=ended(code=3), init=True)) == "CrashLoopBackOff"
 
@@ -103,7 +116,10 @@ def test_memory_that_ran_out_says_which_limit_to_raise() -> None:
 def test_a_missing_gpu_is_told_apart_from_a_full_cluster() -> None:
     gpu = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
     full = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient cpu."}
-    assert reason(pod(conditions=[gpu])) == "WaitingForGPU"
+    found = pod(conditions=[gpu])
+    assert found.problem is not None
+    assert found.problem.reason == "WaitingForGPU"
+    assert found.problem.message.startswith("no node has enough nvidia.com/gpu free")
     assert reason(pod(conditions=[full])) == "Unschedulable"
 
 

@@ -76,6 +76,14 @@ class Model(SpecStruct, frozen=True):
                     "self.startsWith('file:///') || self.startsWith('http://') || self.startsWith('https://')",
                     "uri must start with file:///, http:// or https://",
                 ),
+                (
+                    "!self.matches('^https?://([/?#]|$)')",
+                    "uri must name a host after http:// or https://",
+                ),
+                (
+                    "!self.matches('^https?://[^/?#]*@')",
+                    "uri must not hold a user or password: it is shown in status and events",
+                ),
             ),
         ),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 
 from kohort.contract import parse_failure
@@ -20,7 +21,10 @@ _IMAGE_REASONS = {
     "RegistryUnavailable",
 }
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-_EXTENDED_RESOURCE = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]+)")
+# A name ends with a letter or digit; the full stop after it is the sentence's.
+_EXTENDED_RESOURCE = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]*[A-Za-z0-9])")
+LONGEST_OUTPUT = 300
+SIGNAL_EXIT = 128
 
 
 def pod_problem(name: str, status: PodStatus) -> Problem | None:
@@ -88,13 +92,30 @@ def _crash(pod: str, container: ContainerStatus) -> Problem | None:
             f"container {container.name} used more memory than its limit;"
             " raise resources.limits.memory in template",
         )
-    output = " ".join(end.message.split())[-300:]
+    output = _last_words(end.message)
     said = f"; its last words: {output}" if output else ""
     return _problem(
         "CrashLoopBackOff",
-        f"container {container.name} exited with code {end.exit_code}{said};"
+        f"container {container.name} {_ending(end)}{said};"
         f" see kubectl logs {pod} -c {container.name} --previous",
     )
+
+
+def _ending(end: Terminated) -> str:
+    """How a container ended; runtimes tell of a signal as 128 more than its number."""
+    number = end.signal or end.exit_code - SIGNAL_EXIT
+    try:
+        return f"was killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"exited with code {end.exit_code}"
+
+
+def _last_words(message: str) -> str:
+    """The end of what a container said, in whole words."""
+    words = " ".join(message.split())
+    if len(words) <= LONGEST_OUTPUT:
+        return words
+    return "… " + words[-LONGEST_OUTPUT:].partition(" ")[2]
 
 
 def _scheduling(status: PodStatus) -> Iterator[Problem]:
