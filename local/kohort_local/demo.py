@@ -67,10 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
         paths, digits = train(directory / "models")
         screen = Screen(console, say)
         told = asyncio.run(_tell(installation, paths, digits, screen))
-        return _conclude(installation, told, console)
+        code = _conclude(installation, told, console)
+        if arguments.keep:
+            url = installation.url(story.NAMESPACE, story.NAME)
+            console.print(f"\nCall it: curl {url}/v2/models/{story.NAME}", highlight=False)
+        return code
     finally:
         if arguments.keep:
-            console.print(f"\nStill running. export KUBECONFIG={cluster.kubeconfig}")
+            console.print(f"Still running. export KUBECONFIG={cluster.kubeconfig}")
             console.print("Stop it with: kohort-local down --name demo")
         else:
             cluster.down()

@@ -45,6 +45,14 @@ v3 has 25% of singles; batchers went back to v2
 └── and 1 former revision without pods"""
 
 
+def test_what_every_cohort_says_for_itself_is_not_said_twice() -> None:
+    view = view_of("diverged", *PODS)
+    told = "; ".join(f"{cohort.name}: {cohort.message}" for cohort in view.cohorts)
+    assert printed(tree(replace(view, message=told)), 80) == DIVERGED_80.replace(
+        "v3 has 25% of singles; batchers went back to v2\n", ""
+    )
+
+
 def test_a_first_revision_that_cannot_start_shows_its_problem() -> None:
     crashing = pod(
         "burger-aaa-1", "burger-aaa", ready=False, restarts=1, waiting="CrashLoopBackOff"
