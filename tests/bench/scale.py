@@ -22,10 +22,11 @@ import aiohttp
 from kohort.api.crd import definition
 from kohort.kube import APPLY, ApiError, Kube, from_kubeconfig
 from kohort.runtime.lag import LONGEST_SECONDS
+from tests.component.operator_parts import free_port
 
 NAMESPACE = "scale"
 OPERATOR_NAMESPACE = "kohort-system"
-STATUS_PORT, ROUTES_PORT = 18732, 18731
+STATUS_PORT, ROUTES_PORT = free_port(), free_port()
 MODELS = f"/apis/kohort.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments"
 # Statuses of a wave may lag, with nothing to be seen meanwhile.
 QUIET_SECONDS = LONGEST_SECONDS + 5.0

@@ -48,6 +48,7 @@ class LeaseElection:
         self._seen: tuple[str, float] = ("", 0.0)  # resource version, and when first seen
         self._holder = ""
         self._until = 0.0  # by the loop's clock
+        self._own: dict[str, Any] | None = None  # as last written, while nobody else is known to
 
     @property
     def held(self) -> bool:
@@ -87,21 +88,24 @@ class LeaseElection:
     async def _attempt(self) -> bool:
         """Takes or renews the lease if that is allowed."""
         asked = asyncio.get_running_loop().time()
+        own, self._own = self._own, None
         try:
-            lease = await self._get()
+            lease = own or await self._get()
             if lease is None:
-                await self._create()
+                self._own = await self._create()
             else:
                 self._holder = lease["spec"].get("holderIdentity") or ""
                 mine = self._holder == self._identity
                 if self._holder and not mine and not self._expired(lease):
                     return False
-                await self._put(self._renewed(lease, mine=mine))
+                self._own = await self._put(self._renewed(lease, mine=mine))
         except ApiError as error:
+            if own and error.status in (CONFLICT, NOT_FOUND):
+                return await self._attempt()  # somebody else wrote it: look
             if error.status != CONFLICT:
                 log.warning("Cannot reach the lease: %s", error)
             return False
-        self._until = asked + self._deadline
+        self._holder, self._until = self._identity, asked + self._deadline
         return True
 
     def _expired(self, lease: dict[str, Any]) -> bool:
@@ -136,18 +140,26 @@ class LeaseElection:
         lease: dict[str, Any] = msgspec.json.decode(content)
         return {**lease, "spec": lease.get("spec") or {}}
 
-    async def _create(self) -> None:
+    async def _create(self) -> dict[str, Any]:
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": self._name},
             "spec": {},
         }
-        await self._kube.call("POST", self._collection, body=self._renewed(lease, mine=False))
+        body = self._renewed(lease, mine=False)
+        made: dict[str, Any] = msgspec.json.decode(
+            await self._kube.call("POST", self._collection, body=body)
+        )
+        return made
 
-    async def _put(self, lease: dict[str, Any]) -> None:
+    async def _put(self, lease: dict[str, Any]) -> dict[str, Any]:
         # The resource version in it makes sure that nobody wrote in between.
-        await self._kube.call("PUT", f"{self._collection}/{self._name}", body=lease)
+        path = f"{self._collection}/{self._name}"
+        written: dict[str, Any] = msgspec.json.decode(
+            await self._kube.call("PUT", path, body=lease)
+        )
+        return written
 
 
 def _now() -> str:
