@@ -78,9 +78,14 @@ def broken(tmp_path: Path, name: str, content: bytes) -> str:
     return f"file://{path}"
 
 
+def server(**fields: Any) -> dict[str, Any]:
+    """An overlay on the container that serves."""
+    return {"name": "server", **fields}
+
+
 def image(reference: str) -> dict[str, Any]:
     """An overlay that replaces the server's image."""
-    return {"spec": {"containers": [{"name": "server", "image": reference}]}}
+    return {"spec": {"containers": [server(image=reference)]}}
 
 
 TOLD: dict[str, tuple[Callable[[Model, Path], dict[str, Any]], str]] = {
@@ -111,6 +116,20 @@ TOLD: dict[str, tuple[Callable[[Model, Path], dict[str, Any]], str]] = {
     "an image that does not exist": (
         lambda model, _: {"template": image("example.com/none:1")},
         "ErrImagePull",
+    ),
+    "a number where Kubernetes wants text": (
+        lambda *_: {
+            "template": {"spec": {"containers": [server(env=[{"name": "A", "value": 1}])]}}
+        },
+        "DeploymentRefused",
+    ),
+    "a field of the pod that is misspelt": (
+        lambda *_: {"template": {"spec": {"nodeSelectors": {"a": "b"}}}},
+        "DeploymentRefused",
+    ),
+    "labels that are none": (
+        lambda *_: {"template": {"metadata": {"labels": "team-a"}}},
+        "DeploymentRefused",
     ),
     "GPUs where there are none": (lambda model, _: {"gpu": {"count": 4}}, "WaitingForGPU"),
 }

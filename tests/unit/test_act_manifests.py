@@ -114,3 +114,9 @@ def test_a_deployment_is_as_applied_while_its_size_and_its_generation_are(
     one = applied_annotation(OWNER, "burger-1", size, generation)
     other = applied_annotation(OWNER, "burger-1", other_size, other_generation)
     assert (one == other) == ((size, generation) == (other_size, other_generation))
+
+
+def test_metadata_of_another_type_are_left_for_the_api_server_to_refuse() -> None:
+    for wrong in ("x", [1], {"labels": "x"}, {"labels": [1]}):
+        template = pod_template(OWNER, "burger-1", spec(template={"metadata": wrong}), "image:1")
+        assert template["metadata"] == wrong

@@ -90,3 +90,9 @@ def test_merging_the_same_again_changes_nothing(
 ) -> None:
     once = merged(base, overlay)
     assert merged(once, overlay) == once
+
+
+def test_what_is_of_another_type_is_left_for_the_api_server_to_refuse() -> None:
+    mistakes: tuple[Any, ...] = ("x", [1], ["x"], [{"name": ["server"]}], [{"name": {}}])
+    for wrong in mistakes:
+        assert merged(BASE, {"containers": wrong})["containers"] == wrong

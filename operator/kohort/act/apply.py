@@ -22,7 +22,9 @@ from kohort.api.status import Status
 from kohort.contract import API_VERSION, FIELD_MANAGER, GROUP, KIND, PLURAL
 from kohort.kube import APPLY, ApiError, Calls
 
-NOT_FOUND, CONFLICT = 404, 409
+NOT_FOUND, CONFLICT, INVALID, BROKEN = 404, 409, 422, 500
+# How an API server begins to say that a field is unknown or of another type, as an error of its own.
+MISTYPED = "failed to create typed patch object"
 TEMPLATES_KEPT = 64
 
 
@@ -159,6 +161,12 @@ class Writer:
 
     async def _apply(self, path: str, manifest: Json) -> bytes:
         params = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._kube.call(
-            "PATCH", path, params=params, body=manifest, content_type=APPLY
-        )
+        try:
+            return await self._kube.call(
+                "PATCH", path, params=params, body=manifest, content_type=APPLY
+            )
+        except ApiError as error:
+            if error.status != BROKEN or not error.message.startswith(MISTYPED):
+                raise
+            where = error.message.partition("): ")[2] or error.message
+            raise ApiError(INVALID, "Invalid", where, f"PATCH {path}") from error

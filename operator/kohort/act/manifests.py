@@ -117,11 +117,19 @@ def pod_template(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             **_gpu_placement(spec.gpu),
         },
     }
-    template = merged(base, spec.template)
-    # The selector must go on matching whatever the overlay says.
+    return _selectable(merged(base, spec.template), _labels(owner, revision))
+
+
+def _selectable(template: Json, labels: dict[str, str]) -> Json:
+    """The template with our labels, whatever the overlay says: the selector must go on matching.
+
+    Metadata of another type stay as they are, for the API server to refuse.
+    """
     metadata = template.get("metadata") or {}
-    labels = {**(metadata.get("labels") or {}), **_labels(owner, revision)}
-    return {**template, "metadata": {**metadata, "labels": labels}}
+    given = (metadata.get("labels") or {}) if isinstance(metadata, dict) else None
+    if not isinstance(given, dict):
+        return template
+    return {**template, "metadata": {**metadata, "labels": {**given, **labels}}}
 
 
 def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:

@@ -29,7 +29,11 @@ REPLACED_WHOLE = frozenset({"volumes", "env"})
 
 
 def merged(base: Json, overlay: Mapping[str, Any]) -> Json:
-    """``base`` with ``overlay`` merged over it; None removes a field. Neither is changed."""
+    """``base`` with ``overlay`` merged over it; None removes a field. Neither is changed.
+
+    What is of another type than Kubernetes wants takes the base's place, for the API server to refuse
+    with its path.
+    """
     out = dict(base)
     for name, value in overlay.items():
         if value is None:
@@ -49,8 +53,14 @@ def _merged_lists(name: str, base: list[Json], overlay: list[Json]) -> list[Json
     def key(item: Json) -> tuple[Any, ...]:
         return tuple(item.get(part, DEFAULTS.get(part)) for part in MERGE_KEYS[name])
 
+    if not all(isinstance(i, Mapping) and _can_be_compared(key(dict(i))) for i in overlay):
+        return overlay
     items = {key(item): item for item in base}
     for item in overlay:
         old = items.get(key(item))
         items[key(item)] = item if old is None or name in REPLACED_WHOLE else merged(old, item)
     return list(items.values())
+
+
+def _can_be_compared(key: tuple[Any, ...]) -> bool:
+    return not any(isinstance(part, (list, dict)) for part in key)
