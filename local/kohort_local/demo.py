@@ -15,6 +15,7 @@ from typing import Any
 from kubernetes import client, config
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -53,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {text}", highlight=False)
+        at = f"[dim]{time.monotonic() - started:6.1f} s[/]"
+        # A pipe has no width: an event is a line there.
+        console.print(f"{at}  {text}", highlight=False, soft_wrap=not console.is_terminal)
 
     directory = state_directory("demo")
     cluster = Cluster(directory, images=images(), say=say)
@@ -133,7 +136,7 @@ class Screen:
             )
             return
         for line in changes(self.before, view):
-            self.say(line)
+            self.say(escape(line))
         self.before = view
 
 
@@ -225,7 +228,9 @@ def _time_to_rollback(account: Account, resource: dict[str, Any]) -> float | Non
 def _conclude(installation: Installation, told: Told, console: Console) -> int:
     versions = story.version_of(told.resource["status"])
     console.print("\n[bold]$ kubectl get mdep[/]")
-    console.print(installation.kubectl("get", "mdep"), highlight=False, end="")
+    console.print(
+        installation.kubectl("get", "mdep"), markup=False, highlight=False, soft_wrap=True, end=""
+    )
     console.print("\n[bold]$ kubectl kohort why digits[/]")
     console.print(installation.kubectl("kohort", "why", story.NAME), highlight=False, end="")
     console.print("\n[bold]The clients' own account of every request[/]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from kohort.cli.changes import changes
@@ -38,6 +39,14 @@ def test_a_step_is_one_line() -> None:
     after = later(step=2, weight=50, message="held for 2 min more")
     assert changes(view_of("diverged"), after) == [
         "digits/singles: Analyzing v2 -> v3 50% step 3/3, held for 2 min more"
+    ]
+
+
+def test_what_a_cohort_says_for_itself_is_one_line() -> None:
+    before, after = view_of("diverged"), later(message="held for 2 min more")
+    told = [replace(v, message=f"singles: {v.cohorts[SINGLES].message}") for v in (before, after)]
+    assert changes(*told) == [
+        "digits/singles: Analyzing v2 -> v3 25% step 2/3, held for 2 min more"
     ]
 
 

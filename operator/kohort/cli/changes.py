@@ -19,7 +19,7 @@ def changes(before: ModelView | None, after: ModelView) -> list[str]:
     """
     lines = []
     if before is None or _headline(before) != _headline(after):
-        lines.append(_joined(f"{after.name}: {after.phase}", after.message))
+        lines.append(_joined(f"{after.name}: {after.phase}", after.own_message))
     known = {c.name: c for c in before.cohorts} if before else {}
     for cohort in after.cohorts:
         lines += _cohort(known.get(cohort.name), cohort, after.name)
@@ -33,7 +33,7 @@ def changes(before: ModelView | None, after: ModelView) -> list[str]:
 
 
 def _headline(view: ModelView) -> tuple[str, str]:
-    return view.phase, _FIGURES.sub("#", view.message)
+    return view.phase, _FIGURES.sub("#", view.own_message)
 
 
 def _cohort(before: CohortView | None, after: CohortView, model: str) -> list[str]:

@@ -238,9 +238,7 @@ def _without_figures(cohort: CohortView) -> str:
 
 
 def _notes(view: ModelView) -> list[Text]:
-    """What stands below the head; a message that only strings the cohorts' own together is theirs."""
-    of_cohorts = any(view.message.startswith(f"{cohort.name}: ") for cohort in view.cohorts)
-    notes = [Text(view.message)] if view.message and not of_cohorts else []
+    notes = [Text(view.own_message)] if view.own_message else []
     if not view.seen:
         notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
     return notes

@@ -105,6 +105,12 @@ class ModelView:
     cohorts: tuple[CohortView, ...]
     revisions: tuple[RevisionView, ...]
 
+    @property
+    def own_message(self) -> str:
+        """The message, unless it only strings together what the cohorts say themselves."""
+        of_cohorts = any(self.message.startswith(f"{cohort.name}: ") for cohort in self.cohorts)
+        return "" if of_cohorts else self.message
+
 
 def read_status(resource: Resource) -> Status:
     """The status of a resource; ``ViewError`` when a newer Kohort wrote what this one cannot read."""
