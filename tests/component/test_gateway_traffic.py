@@ -16,11 +16,13 @@ from kohort.route.split import canary_order
 from kohort.route.table import Endpoint, ModelKey
 from tests.component.gateway_parts import (
     KEY,
+    LOCALHOST,
     Fleet,
     Gateway,
     ModelServer,
     ask,
     fleet,
+    free_port,
     requests_by,
     table,
     until,
@@ -219,29 +221,59 @@ async def test_a_cohort_is_matched_by_its_header_in_order(
     assert headers["x-kohort-cohort"] == "everyone"
 
 
+async def _asked(server: ModelServer, client: str, before: int) -> bool:
+    """Whether one more request of a client has arrived."""
+    return server.requests[client] > before
+
+
+ENDINGS: tuple[dict[str, str], ...] = (
+    {},
+    {"x-status": "500"},
+    {"x-status": "404"},
+    {"x-reset": "1"},
+    {"x-kohort-slot": "300", "x-kohort-revision": "faked"},
+)
+
+
+@pytest.mark.parametrize("pod", ["nowhere", "refusing"])
 async def test_slots_count_every_way_a_request_can_end(
-    two: Fleet, servers: dict[str, ModelServer]
+    two: Fleet, servers: dict[str, ModelServer], pod: str
 ) -> None:
-    key = ModelKey("shop", "counted")
+    key = ModelKey("shop", f"counted-{pod}")
     gateway = two.gateways[0]
     wanted = table(50, key=key, canary="gone")
-    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,), "gone": ()})
+    gone = (Endpoint(LOCALHOST, free_port()),) if pod == "refusing" else ()
+    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,), "gone": gone})
     await two.effective(wanted)
     canary = canary_order("salt")[: SLOTS // 2]
+    url = f"{gateway.url}/shop/counted-{pod}/v2"
     expected: dict[Slot, list[int]] = {}
+
+    def expect(arm: str, client: str, code: int) -> None:
+        slot = Slot(arm, slot_of(client))
+        assert (arm == "gone") == (slot.number in canary)
+        tally = expected.setdefault(slot, [0, 0])
+        tally[0] += 1
+        tally[1] += failed(code)
+
     for number in range(300):
-        ending = ({}, {"x-status": "500"}, {"x-status": "404"}, {"x-reset": "1"})[number % 4]
-        headers = {"x-client-id": f"c{number}", **ending}
-        url = f"{gateway.url}/shop/counted/v2"
+        client = f"c{number}"
+        headers = {"x-client-id": client, **ENDINGS[number % len(ENDINGS)]}
         async with two.session.get(url, headers=headers) as response:
             arm = response.headers["x-kohort-revision"]
             assert response.headers["x-kohort-cohort"] == "everyone"
-            slot = Slot(arm, slot_of(f"c{number}"))
-            assert (arm == "gone") == (slot.number in canary)
+            assert "x-kohort-slot" not in response.headers
             assert arm == "r1" or response.status == 503
-            tally = expected.setdefault(slot, [0, 0])
-            tally[0] += 1
-            tally[1] += failed(response.status)
+            expect(arm, client, response.status)
+
+    leaving = [f"leaves-{n}" for n in range(20) if slot_of(f"leaves-{n}") not in canary]
+    for client in leaving:
+        seen = servers["r1"].requests[client]
+        headers = {"x-client-id": client, "x-wait": "60"}
+        asking = asyncio.create_task(two.session.get(url, headers=headers).__aenter__())
+        await until(lambda c=client, n=seen: _asked(servers["r1"], c, n))  # type: ignore[misc]
+        asking.cancel()
+        expect("r1", client, 0)
 
     async def counted() -> bool:
         seen = await scrape(two.session, [gateway.address])
@@ -255,7 +287,7 @@ async def test_slots_count_every_way_a_request_can_end(
     reading = (await scrape(two.session, [gateway.address]))[(key, "everyone")]
     (counts,) = reading.sources.values()
     assert counts["gone"].requests == counts["gone"].failed > 0
-    assert counts["r1"].requests + counts["gone"].requests == 300
+    assert counts["r1"].requests + counts["gone"].requests == 300 + len(leaving)
     two.server.withdraw(key)
 
 
@@ -294,7 +326,13 @@ async def test_a_gateway_that_is_gone_is_an_error_and_not_a_count(two: Fleet) ->
     gone = await two.add("gateway-gone")
     two.gateways.remove(gone)
     await gone.kill()
-    seen = await scrape(two.session, [two.gateways[0].address, gone.address])
+    asked = [two.gateways[0].address, gone.address]
+
+    async def missed() -> bool:
+        return len((await scrape(two.session, asked)).errors) == 1
+
+    await until(missed)
+    seen = await scrape(two.session, asked)
     assert len(seen.processes) == 1
     assert "gateway-gone" in seen.errors[0]
 

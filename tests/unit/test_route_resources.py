@@ -8,15 +8,14 @@ from itertools import pairwise
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
-from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.contract import (
-    FILTER_SLOT,
     HEADER_COHORT,
     HEADER_REVISION,
     HEADER_SCOPE,
+    HEADER_SLOT,
     SLOTS,
     WEIGHT_UNITS,
 )
@@ -60,11 +59,10 @@ def routes(*cohorts: CohortRoute) -> route_pb2.RouteConfiguration:
 
 
 def slot_of(entry: route_components_pb2.WeightedCluster.ClusterWeight) -> int:
-    """The slot that a filter writes down for the counters."""
-    config = set_metadata_pb2.Config()
-    assert entry.typed_per_filter_config[FILTER_SLOT].Unpack(config)
-    (metadata,) = config.metadata
-    return int(metadata.value["slot"])
+    """The slot that counters are labelled with."""
+    _, header = entry.request_headers_to_add
+    assert header.header.key == HEADER_SLOT
+    return int(header.header.value)
 
 
 def belongs(matches: Matches, headers: dict[str, str]) -> bool:
@@ -110,10 +108,10 @@ def test_a_split_names_the_arm_and_the_slot_of_every_entry(weight: int) -> None:
     assert SLOTS <= len(entries) <= SLOTS + 1
     slots = []
     for entry in entries:
-        (header,) = entry.request_headers_to_add
+        (header,) = entry.response_headers_to_add
         assert header.header.key == HEADER_REVISION
         assert entry.name == cluster_name(KEY, header.header.value)
-        assert entry.response_headers_to_add == entry.request_headers_to_add
+        assert entry.request_headers_to_add[0] == header
         slots.append(slot_of(entry))
     assert slots == sorted(slots)
     canary = {s.slot for s in split(weight, "salt") if s.canary}

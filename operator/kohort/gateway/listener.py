@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kohort.contract import (
-    FILTER_SLOT,
     FILTERS_HOST,
     HEADER_SCOPE,
+    HEADER_SLOT,
     LABEL_ARM,
     METADATA,
     METRIC_DURATION,
@@ -88,7 +88,9 @@ def _counters() -> Config:
         _tag("cohort", f"%METADATA(ROUTE:{METADATA}:cohort)%"),
     ]
     answer = [
-        _tag("slot", f"%DYNAMIC_METADATA({METADATA}:slot)%"),
+        # A client's own header was removed, and routes set theirs before a pod is looked for, so that
+        # this is right for every ending. Metadata set by a filter would cost three microseconds more.
+        _tag("slot", f"%REQ({HEADER_SLOT})%"),
         _tag("code", "%RESPONSE_CODE%"),
         _tag("flags", "%RESPONSE_FLAGS%"),
     ]
@@ -196,7 +198,6 @@ def clients_listener(settings: Settings) -> Config:
         },
         http_filters=[
             *_host_filters(),
-            typed(FILTER_SLOT, "filters.http.set_metadata.v3.Config"),
             typed("router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
         ],
     )

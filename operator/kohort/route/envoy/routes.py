@@ -7,18 +7,17 @@ from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
-from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from kohort.contract import (
-    FILTER_SLOT,
     FILTERS_HOST,
     HEADER_COHORT,
     HEADER_REVISION,
     HEADER_SCOPE,
+    HEADER_SLOT,
     METADATA,
     SLOTS,
     TABLE_VERSION_PATH,
@@ -49,12 +48,6 @@ def _packed(message: Message) -> any_pb2.Any:
     return packed
 
 
-def _slot_metadata(slot: int) -> any_pb2.Any:
-    number = struct_pb2.Struct(fields={"slot": struct_pb2.Value(string_value=str(slot))})
-    entry = set_metadata_pb2.Metadata(metadata_namespace=METADATA, value=number)
-    return _packed(set_metadata_pb2.Config(metadata=[entry]))
-
-
 def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
     return base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key=name, value=value), append_action=_OVERWRITE
@@ -63,15 +56,14 @@ def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
 
 def _share(cluster: str, revision: str, slot: int, units: int) -> bytes:
     """A split of one entry, serialized. Its headers are constants: looking them up costs more."""
-    header = [_header(HEADER_REVISION, revision)]
+    served_by = _header(HEADER_REVISION, revision)
     message = _WeightedCluster()
-    entry = message.clusters.add(
+    message.clusters.add(
         name=cluster,
         weight=wrappers_pb2.UInt32Value(value=units),
-        request_headers_to_add=header,
-        response_headers_to_add=header,
+        request_headers_to_add=[served_by, _header(HEADER_SLOT, str(slot))],
+        response_headers_to_add=[served_by],
     )
-    entry.typed_per_filter_config[FILTER_SLOT].CopyFrom(_slot_metadata(slot))
     return bytes(message.SerializeToString(deterministic=True))
 
 
