@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -136,3 +137,16 @@ def test_times_are_told_in_the_readers_zone() -> None:
 def test_a_hold_that_is_over_is_not_told_as_lasting() -> None:
     told = changed("diverged", 1, stepStartedAt="2026-11-24T10:00:00Z")
     assert "The step's 2m are over." in told
+
+
+def test_clients_that_nothing_serves_are_told_of() -> None:
+    view = view_of("diverged")
+    down = tuple(
+        replace(r, ready=0, reason="OOMKilled", message="too little memory")
+        if r.label == "v2"
+        else r
+        for r in view.revisions
+    )
+    told = why(replace(view, revisions=down))
+    outage = "No pod of v2 is ready, so its clients get errors: OOMKilled: too little memory."
+    assert [outage in paragraph for paragraph in told] == [True, True, False, True]

@@ -92,6 +92,18 @@ def test_a_harmful_revision_goes_back_at_once_and_is_not_tried_again() -> None:
     assert list(cluster.pods) == [good]
 
 
+def test_an_outage_after_a_rollback_is_said_before_the_rollback() -> None:
+    cluster = serving(model(1))
+    good = cluster.desired
+    cluster.edit(model(2))
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
+    cluster.pods[good].ready = 0
+    cluster.decide()
+    assert condition(cluster.status, "Available") == ("False", "NoReadyPods")
+    assert cluster.status.message.startswith("no ready pod serves everyone; everyone: v2 went back")
+
+
 def test_the_first_model_applied_again_after_a_rollback_is_healthy_at_once() -> None:
     cluster = serving(model(1))
     cluster.edit(model(2))

@@ -28,6 +28,7 @@ def why_cohort(cohort: CohortView, view: ModelView) -> str:
     """Where one cohort is, why, since when, what is awaited, and what was decided last."""
     parts = [
         *_PLACES[cohort.phase](cohort, view),
+        _outage(cohort, view),
         _awaited(cohort),
         _paused(cohort, view),
         _last_decision(cohort, view),
@@ -123,6 +124,16 @@ def _pods(cohort: CohortView, view: ModelView, label: str) -> str:
     return f"{', '.join(filter(None, (counted, since)))}." + (
         f" {stopped(problem)}" if problem else ""
     )
+
+
+def _outage(cohort: CohortView, view: ModelView) -> str:
+    """That nothing serves the clients on stable, and why."""
+    revision = next((r for r in view.revisions if r.label == cohort.stable), None)
+    if revision is None or revision.ready or cohort.weight == 100:
+        return ""
+    problem = ": ".join(filter(None, (revision.reason, revision.message)))
+    told = f"No pod of {cohort.stable} is ready, so its clients get errors"
+    return stopped(f"{told}: {problem}" if problem else told)
 
 
 def _seen(evidence: Evidence) -> str:

@@ -78,10 +78,13 @@ def phase(context: Context, status: Status) -> Phase:
 
 
 def message(context: Context, status: Status) -> str:
-    """The whole state in one line: what is not finished, or what serves."""
+    """The whole state in one line: who is not served, what is not finished, or what serves."""
     open_cohorts = [c for c in status.cohorts if not _finished(status, c)]
     if open_cohorts:
-        return cut("; ".join(f"{c.name}: {c.message}" for c in open_cohorts))
+        on_stable = [c for c in status.cohorts if c.stable and c.weight < 100]
+        unserved = [c.name for c in on_stable if not context.ready(c.stable)]
+        outage = [f"no ready pod serves {', '.join(unserved)}"] if unserved else []
+        return cut("; ".join(outage + [f"{c.name}: {c.message}" for c in open_cohorts]))
     lacking = _short_of_pods(status)
     if lacking:
         return cut("; ".join(_pods_told(r) for r in lacking))
