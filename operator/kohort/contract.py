@@ -21,10 +21,11 @@ ANNOTATION_APPLIED = "kohort.dev/applied-hash"
 MANAGED_BY = "kohort"
 FIELD_MANAGER = "kohort"
 
-# Headers that the gateway writes on the way up and back; a client's own are removed.
+# Headers that the gateway writes on the way up and back, and counters are labelled from; a client's
+# own are removed.
 HEADER_COHORT = "x-kohort-cohort"
 HEADER_REVISION = "x-kohort-revision"
-# Only on the way up, and only in a rollout: counters are labelled from it.
+# Only on the way up, and only in a rollout.
 HEADER_SLOT = "x-kohort-slot"
 
 # The first path segment of the protocol's own calls, which models that are addressed by host are
@@ -54,10 +55,8 @@ METRIC_REQUESTS = "envoy_kohort_requests"
 METRIC_DURATION = "envoy_kohort_duration"
 LABEL_ARM = "arm"
 
-# What route tables and the gateway's listener call the same thing by: the metadata that counters are
-# labelled from, the filters that find a model by host, and the header that a model's scope is looked
-# up by, which never leaves the gateway.
-METADATA = "kohort"
+# What route tables and the gateway's listener call the same thing by: the filters that find a model by
+# host, and the header that a model's scope is looked up by, which never leaves the gateway.
 FILTERS_HOST = ("kohort.host", "kohort.host.route")
 HEADER_SCOPE = "x-kohort-scope"
 # Tells one start of a gateway from another, in answers of its status port.

@@ -96,8 +96,8 @@ def test_fewer_alternatives_match_the_same_requests(
 def test_a_request_takes_the_route_of_its_cohort(matches: Matches, headers: dict[str, str]) -> None:
     config = routes(cohort("some", matches=matches), cohort("everyone"))
     taken = next(r for r in config.virtual_hosts[0].routes if is_matched(r, headers))
-    name = taken.metadata.filter_metadata["kohort"]["cohort"]
-    assert name == ("some" if belongs(matches, headers) else "everyone")
+    (header,) = [h.header for h in taken.request_headers_to_add if h.header.key == HEADER_COHORT]
+    assert header.value == ("some" if belongs(matches, headers) else "everyone")
 
 
 @given(st.integers(0, 100))

@@ -18,7 +18,6 @@ from kohort.contract import (
     HEADER_REVISION,
     HEADER_SCOPE,
     HEADER_SLOT,
-    METADATA,
     SLOTS,
     TABLE_VERSION_PATH,
     UNITS_PER_SLOT,
@@ -176,7 +175,6 @@ def _fill(
     route.match.headers.extend(_header_matcher(header) for header in match)
     route.request_headers_to_add.extend(headers)
     route.response_headers_to_add.extend(headers)
-    route.metadata.filter_metadata[METADATA].update({"cohort": cohort.name})
     _fill_action(route.route, table, cohort)
 
 
