@@ -80,7 +80,7 @@ fries  Paused  3/4 pods ready
 paused by the spec
 The operator has not taken in the latest spec yet.
 ├── preparing  Preparing  v1 → v2  ░░░░░░░░░░░░░░░░░░░░   0%  step 1/1
-│     1 of 2 pods of v2 are ready, before 5%
+│     before 5%: 1 of 2 pods of v2 are ready
 ├── moved      Analyzing  v1 → v2  █░░░░░░░░░░░░░░░░░░░   5%  step 1/1
 │     waits for gateway kohort-gateway-0
 ├── proving    Analyzing  v1 → v2  █████░░░░░░░░░░░░░░░  25%  step 2/2

@@ -41,7 +41,7 @@ TOLD = {
     ),
     ("moving", "preparing"): (
         "preparing is on v1; none of its clients has v2 yet. Pods are awaited since 10:40:30, 1"
-        " min 30 s ago. 1 of 2 pods of v2 are ready, before 5%. Paused since 2026-11-23 "
+        " min 30 s ago. Before 5%: 1 of 2 pods of v2 are ready. Paused since 2026-11-23 "
         "22:00:00: it goes no further, but evidence of harm still sends it back."
     ),
     ("moving", "moved"): (

@@ -248,10 +248,10 @@ def test_a_gateway_that_is_behind_holds_the_next_weight_back() -> None:
         cluster.start_pods()
         cluster.decide()
     assert cluster.cohort().weight == 0
-    assert cluster.cohort().message == "waits for gateway gateway-a, before 5%"
+    assert cluster.cohort().message == "before 5%: waits for gateway gateway-a"
     cluster.gateways.clear()
     cluster.decide()
-    assert cluster.cohort().message == "no gateway is ready, before 5%"
+    assert cluster.cohort().message == "before 5%: no gateway is ready"
 
 
 def test_a_revision_whose_pods_fail_stalls_and_touches_nothing() -> None:
@@ -268,7 +268,7 @@ def test_a_revision_whose_pods_fail_stalls_and_touches_nothing() -> None:
     cluster.tick(601)
     assert cluster.cohort().weight == 0
     assert cluster.cohort().message == (
-        "0 of 1 pods of v2 are ready: no file /models/2.onnx: correct the uri, before 5%"
+        "before 5%: 0 of 1 pods of v2 are ready: no file /models/2.onnx: correct the uri"
     )
     assert condition(cluster.status, "Stalled") == ("True", "ProgressDeadlineExceeded")
     assert condition(cluster.status, "Available") == ("True", "Serving")

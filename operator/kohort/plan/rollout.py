@@ -130,9 +130,9 @@ def move_weight(turn: Turn) -> Change | None:
     if weight > cohort.weight:
         missing = turn.missing_pods(cohort.canary, weight)
         if missing:
-            return turn.saying(f"{missing}, before {weight}%")
+            return turn.saying(f"before {weight}%: {missing}")
         if not context.in_effect:
-            return turn.saying(f"{context.awaited_gateways()}, before {weight}%")
+            return turn.saying(f"before {weight}%: {context.awaited_gateways()}")
     told = f"{weight}% of clients on {turn.label(cohort.canary)}"
     cohort = structs.replace(
         cohort,

@@ -155,12 +155,13 @@ class Reconciler:
             await self._persist(model, outcome.status)
             for event in outcome.events:
                 self._recorder.record(model.owner, event)
-        for action in outcome.actions:
-            await self._act(model, action)
+        # Before acting, which may fail: a deadline has to be seen all the same.
         if outcome.wake_after is not None:
             self._wake(key, outcome.wake_after)
         if gateways.behind:
             self._wake(key, self._fleet.patience(key))
+        for action in outcome.actions:
+            await self._act(model, action)
         return any(isinstance(action, RecordRevision) for action in outcome.actions)
 
     def _forget(self, key: ModelKey) -> None:
