@@ -39,6 +39,8 @@ from tests.component.gateway_parts import (
 
 CONNECTIONS = 16
 CLIENTS = 512
+# How long the API server takes to answer a write of a status, about.
+WRITE_SECONDS = 0.008
 # An inference of 64 numbers, as clients send it.
 TENSOR = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [0.12345678] * 64}
 BODY = json.dumps({"inputs": [TENSOR]}).encode()
@@ -193,8 +195,13 @@ async def cost(
         print(f"| {name} | {interval(values)} | {interval(ratios)} |")
 
 
-async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisions: int) -> None:
-    """From publish to the first answer of the new revision."""
+async def effect(
+    made: Fleet, upstreams: Sequence[Endpoint], others: int, decisions: int, prepared: bool
+) -> None:
+    """From publish to the first answer of the new revision.
+
+    ``prepared``: gateways had the table while the decision was written, as the operator does it.
+    """
     gateway = made.gateways[0]
     idle = table(0, canary="")
     for number in range(others):
@@ -219,6 +226,9 @@ async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisi
         weight = 100 if number % 2 == 0 else 0
         expected = b"r2" if weight else b"r1"
         await asyncio.sleep(0.02)
+        if prepared:
+            made.server.prepare(table(weight), endpoints)
+            await asyncio.sleep(WRITE_SECONDS)
         started = time.perf_counter()
         made.server.publish(table(weight), endpoints)
         while await arm() != expected:
@@ -227,7 +237,8 @@ async def effect(made: Fleet, upstreams: Sequence[Endpoint], others: int, decisi
     writer.close()
     ordered = sorted(waits[2:])
     p50, p95 = statistics.median(ordered), ordered[int(len(ordered) * 0.95)]
-    print(f"| {others} | {p50:.1f} | {p95:.1f} | {len(ordered)} |")
+    told = "prepared" if prepared else "unforeseen"
+    print(f"| {others} | {told} | {p50:.1f} | {p95:.1f} | {len(ordered)} |")
 
 
 async def measure(options: argparse.Namespace) -> None:
@@ -237,11 +248,13 @@ async def measure(options: argparse.Namespace) -> None:
         async with fleet(Path(made)) as alone:
             for body in (BODY, b""):
                 await cost(alone, upstreams, options.rounds, options.turn, body)
-    print("\n| other models | publish → effect, p50 ms | p95 ms | decisions |\n|---|---|---|---|")
+    print("\n| other models | table | publish → effect, p50 ms | p95 ms | decisions |")
+    print("|---|---|---|---|---|")
     for others in options.others:
         with tempfile.TemporaryDirectory() as made:
             async with fleet(Path(made)) as many:
-                await effect(many, upstreams, others, options.decisions)
+                for prepared in (True, False):
+                    await effect(many, upstreams, others, options.decisions, prepared)
 
 
 def main() -> None:

@@ -339,7 +339,7 @@ async def fleet(directory: Path, gateways: int = 1, *arguments: str) -> AsyncIte
     """A route server and ready gateways, all gone at the end."""
     certificates = Certificates(directory / "tls").issue()
     refusals: list[tuple[ModelKey, str]] = []
-    server = RouteServer(on_refused=lambda key, message: refusals.append((key, message)))
+    server = RouteServer(on_refused=lambda key, _, message: refusals.append((key, message)))
     port = await server.start(LOCALHOST, free_port(), certificates.identity)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), auto_decompress=True

@@ -20,6 +20,9 @@ from kohort.route.table import CohortRoute, Endpoint, Endpoints, ModelKey, Route
 KEYS = tuple(ModelKey("shop", name) for name in ("a", "b", "c"))
 REVISIONS = ("r1", "r2", "r3")
 ENDPOINT = Endpoint("10.0.0.1", 8080)
+# Few, so that what was there before comes again while it is still known of.
+WEIGHTS = st.sampled_from((5, 50))
+SOME_KEYS = st.sampled_from(KEYS[:2])
 
 Request = discovery_pb2.DeltaDiscoveryRequest
 
@@ -53,6 +56,8 @@ class GatewayModel:
     def take(self, response: Response) -> None:
         kind = Kind(response.type_url)
         answer = Request(type_url=kind, response_nonce=response.nonce)
+        # Before all that it asks for on account of this, as Envoy does.
+        self.asks.append(answer)
         bad = self.refuses & {resource.name for resource in response.resources}
         if bad:
             answer.error_detail.message = f"refused: {sorted(bad)}"
@@ -66,7 +71,6 @@ class GatewayModel:
                 self.has[kind][resource.name] = (resource.version, resource.resource.value)
                 # One by one, as Envoy does: what nothing names for a moment is dropped.
                 self._ask_for_what_is_named(kind)
-        self.asks.append(answer)
 
     def _ask_for_what_is_named(self, kind: Kind) -> None:
         if kind is Kind.CLUSTER:
@@ -133,11 +137,17 @@ class Conversation(RuleBasedStateMachine):
         self.tables: set[str] = set()
         self.served: set[ModelKey] = set()
         # What was prepared and may be published later.
-        self.next: dict[ModelKey, tuple[RouteTable, Endpoints]] = {}
+        self.following: dict[ModelKey, tuple[RouteTable, Endpoints]] = {}
         self.gateway = GatewayModel()
         self.wire: list[Response] = []
 
     @initialize()
+    def all_is_well(self) -> None:
+        self.connected()
+        for key in KEYS:
+            self.published_is(key, "r1", "r2", 5, ready=True)
+        self.settle()
+
     def connected(self) -> None:
         self.exchange = Exchange(self.catalogue)
         self.wire.clear()
@@ -147,11 +157,17 @@ class Conversation(RuleBasedStateMachine):
     def the_stream_is_lost(self) -> None:
         self.connected()
 
+    @rule()
+    def the_gateway_starts_anew(self) -> None:
+        self.gateway = GatewayModel()
+        self.served = set()
+        self.connected()
+
     @rule(
-        key=st.sampled_from(KEYS),
+        key=SOME_KEYS,
         stable=st.sampled_from(REVISIONS),
         canary=st.sampled_from(("", *REVISIONS)),
-        weight=st.integers(1, 99),
+        weight=WEIGHTS,
         ready=st.booleans(),
     )
     def published_is(
@@ -165,44 +181,45 @@ class Conversation(RuleBasedStateMachine):
             self.wire.extend(self.exchange.update(key))
 
     @rule(
-        key=st.sampled_from(KEYS),
+        key=SOME_KEYS,
         stable=st.sampled_from(REVISIONS),
         canary=st.sampled_from(("", *REVISIONS)),
-        weight=st.integers(1, 99),
+        weight=WEIGHTS,
         kept=st.booleans(),
     )
     def prepared_is(self, key: ModelKey, stable: str, canary: str, weight: int, kept: bool) -> None:
         wanted = table(key, stable, "" if canary == stable else canary, weight)
         endpoints = dict.fromkeys((stable, canary), (ENDPOINT,))
         if kept:
-            self.next[key] = (wanted, endpoints)
+            self.following[key] = (wanted, endpoints)
         if self.catalogue.prepare(wanted, endpoints):
             self.wire.extend(self.exchange.update(key))
 
-    @rule(key=st.sampled_from(KEYS))
+    @rule(key=SOME_KEYS)
     def published_is_what_was_prepared(self, key: ModelKey) -> None:
-        if key in self.next and key in self.published:
-            wanted, endpoints = self.next.pop(key)
+        if key in self.following and key in self.published:
+            wanted, endpoints = self.following.pop(key)
             self.published[key] = wanted
             self.tables.add(name_of(wanted))
             if self.catalogue.publish(wanted, endpoints):
                 self.wire.extend(self.exchange.update(key))
 
-    @rule(key=st.sampled_from(KEYS))
+    @rule(key=SOME_KEYS)
     def withdrawn_is(self, key: ModelKey) -> None:
         self.published.pop(key, None)
         if self.catalogue.withdraw(key):
             self.wire.extend(self.exchange.update(key))
 
-    @rule()
-    def the_gateway_speaks(self) -> None:
-        if self.gateway.asks:
+    @rule(words=st.integers(1, 6))
+    def the_gateway_speaks(self, words: int = 1) -> None:
+        for _ in range(min(words, len(self.gateway.asks))):
             self.wire.extend(self.exchange.receive(self.gateway.asks.pop(0)))
 
-    @rule()
-    def the_gateway_hears(self) -> None:
-        if self.wire:
+    @rule(words=st.integers(1, 6))
+    def the_gateway_hears(self, words: int = 1) -> None:
+        for _ in range(min(words, len(self.wire))):
             self.gateway.take(self.wire.pop(0))
+            self.a_model_that_is_served_stays_served()
 
     def settle(self) -> None:
         for _ in range(1000):
@@ -255,7 +272,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestConversation.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 def connected(catalogue: Catalogue, gateway: GatewayModel) -> Exchange:
@@ -312,6 +329,27 @@ def test_a_prepared_table_is_in_force_with_one_small_message() -> None:
     assert gateway.in_force() == {KEYS[0]: name_of(table(KEYS[0], "r1", "r2", 25))}
 
 
+def test_a_table_that_comes_back_is_fetched_again_before_clients_are_led_there() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    first, second = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25))
+    catalogue.publish(first, both)
+    exchange = connected(catalogue, gateway)
+    catalogue.prepare(second, both)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    catalogue.publish(second, both)
+    wire = exchange.update(KEYS[0])
+    catalogue.publish(first, both)
+    wire += exchange.update(KEYS[0])
+    while wire or gateway.asks:
+        if wire:
+            gateway.take(wire.pop(0))
+            assert all(gateway.in_force().values())
+        else:
+            wire += exchange.receive(gateway.asks.pop(0))
+    assert gateway.in_force() == {KEYS[0]: name_of(first)}
+
+
 def test_a_prepared_table_that_is_refused_changes_nothing_also_when_it_is_published() -> None:
     catalogue, gateway = Catalogue(), GatewayModel()
     both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
@@ -326,7 +364,8 @@ def test_a_prepared_table_that_is_refused_changes_nothing_also_when_it_is_publis
     catalogue.publish(bad, both)
     settle(exchange, gateway, exchange.update(KEYS[0]))
     assert gateway.in_force() == before
-    assert [refusal.key for refusal in exchange.refusals] == [KEYS[0]]
+    (refusal,) = exchange.refusals
+    assert (refusal.key, refusal.version) == (KEYS[0], bad.version)
 
 
 def test_a_prepared_table_that_is_not_published_is_dropped_by_whatever_comes_next() -> None:

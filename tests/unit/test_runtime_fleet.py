@@ -103,8 +103,18 @@ async def test_without_a_ready_gateway_nothing_is_in_effect() -> None:
 async def test_a_refusal_is_told_with_its_reason() -> None:
     world = World("one")
     await world.fleet.look(KEY, table(5))
-    world.fleet.refused(KEY, "no such cluster")
+    world.fleet.refused(KEY, table(5).version, "no such cluster")
     (behind,) = (await world.fleet.look(KEY, table(5))).behind
+    assert "no such cluster" in behind
+
+
+async def test_a_refusal_is_told_of_the_table_that_was_refused_also_when_it_came_early() -> None:
+    world = World("one")
+    await world.fleet.look(KEY, table(5))
+    world.fleet.refused(KEY, table(25).version, "no such cluster")
+    (behind,) = (await world.fleet.look(KEY, table(5))).behind
+    assert "no such cluster" not in behind
+    (behind,) = (await world.fleet.look(KEY, table(25))).behind
     assert "no such cluster" in behind
 
 

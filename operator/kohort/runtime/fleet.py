@@ -25,15 +25,15 @@ class Fleet:
         self._ask = ask
         self._confirmed: dict[ModelKey, tuple[str, frozenset[str]]] = {}
         self._asked: dict[ModelKey, int] = {}
-        self._refused: dict[ModelKey, str] = {}
+        self._refused: dict[ModelKey, tuple[str, str]] = {}
 
     def ready(self) -> tuple[GatewayAddress, ...]:
         """The gateways that take clients, by name."""
         return tuple(sorted((_address(p) for p in self._ready()), key=lambda a: a.name))
 
-    def refused(self, key: ModelKey, message: str) -> None:
-        """Takes note that a gateway refuses a model's routes."""
-        self._refused[key] = message
+    def refused(self, key: ModelKey, version: str, message: str) -> None:
+        """Takes note that a gateway refuses a version of a model's routes, maybe before it is intended."""
+        self._refused[key] = (version, message)
 
     def forget(self, key: ModelKey) -> None:
         """Drops what is remembered of a model that awaits nothing."""
@@ -54,7 +54,7 @@ class Fleet:
         known, confirmed = self._confirmed.get(key, ("", frozenset()))
         if known != version:
             confirmed = frozenset()
-            self.forget(key)
+            self._asked.pop(key, None)
         missing = [pod for pod in ready if _process(pod) not in confirmed]
         if not missing:
             self._asked.pop(key, None)
@@ -64,7 +64,7 @@ class Fleet:
         self._confirmed[key] = (version, confirmed | agreed)
         self._asked[key] = self._asked.get(key, 0) + 1
         behind = tuple(
-            self._described(key, pod.name, told.get(pod.name))
+            self._described(key, version, pod.name, told.get(pod.name))
             for pod in missing
             if _process(pod) not in agreed
         )
@@ -74,10 +74,13 @@ class Fleet:
         """Seconds until it is worth asking again."""
         return PATIENCE[min(max(self._asked.get(key, 0), 1), len(PATIENCE)) - 1]
 
-    def _described(self, key: ModelKey, name: str, answer: str | Unknown | None) -> str:
+    def _described(
+        self, key: ModelKey, version: str, name: str, answer: str | Unknown | None
+    ) -> str:
         """A gateway that is behind, with why if that is known; a mere delay needs no words."""
-        if key in self._refused:
-            return f"{name} (it refuses the routes: {self._refused[key]})"
+        refused, message = self._refused.get(key, ("", ""))
+        if refused == version:
+            return f"{name} (it refuses the routes: {message})"
         return f"{name} ({answer.reason})" if isinstance(answer, Unknown) else name
 
     def _ready(self) -> list[Pod]:

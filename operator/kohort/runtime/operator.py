@@ -200,10 +200,10 @@ class Operator:
             if awaits_gateways(model.status):
                 self._queue.add(model.key)
 
-    def _route_refused(self, key: ModelKey, message: str) -> None:
+    def _route_refused(self, key: ModelKey, version: str, message: str) -> None:
         self._metrics.refused.inc()
         if self._fleet is not None:
-            self._fleet.refused(key, message)
+            self._fleet.refused(key, version, message)
             self._queue.add(key)
 
     def _health(self) -> str:

@@ -68,9 +68,13 @@ class Sent:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A model whose configuration a gateway did not take, and what it said."""
+    """A model whose configuration a gateway did not take, and what it said.
+
+    ``version``: of the route table that the refused part is for.
+    """
 
     key: ModelKey
+    version: str
     message: str
 
 
@@ -152,8 +156,17 @@ class Exchange:
             return owners, [sent]
         # The whole resource comes first in the message, and the reason last.
         message = request.error_detail.message[-MAX_MESSAGE:]
-        self.refusals.extend(Refusal(key, message) for key in owners)
+        self.refusals.extend(Refusal(key, self._version(sent), message) for key in owners)
         return owners, []
+
+    def _version(self, refused: Sent) -> str:
+        """The route table that a response about one model is for: the newest, unless it tells."""
+        (name, *_) = refused.versions
+        if refused.kind is Kind.ROUTES:
+            return name.rpartition("/")[2]
+        key = owner(name)
+        model = self._catalogue.prepared(key) or self._catalogue.get(key)
+        return model.version if model is not None else ""
 
     def _subscribe(self, kind: Kind, request: Request) -> set[ModelKey]:
         """Note names; a name that is asked for (again) is sent, unless the gateway has it."""

@@ -24,7 +24,8 @@ MAX_REQUEST_BYTES = 64 << 20
 # A gateway whose machine vanished is noticed, so that its stream does not pile up changes.
 KEEPALIVE_MS = 10_000
 
-Refused = Callable[[ModelKey, str], None]
+Refused = Callable[[ModelKey, str, str], None]
+"""Told the model, the version of the route table, and what a gateway says against it."""
 
 
 class Stream:
@@ -201,4 +202,4 @@ class RouteServer:
                 refusal.message,
             )
             if self._on_refused is not None:
-                self._on_refused(refusal.key, refusal.message)
+                self._on_refused(refusal.key, refusal.version, refusal.message)
