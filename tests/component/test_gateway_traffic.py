@@ -221,6 +221,21 @@ async def test_a_cohort_is_matched_by_its_header_in_order(
     assert headers["x-kohort-cohort"] == "everyone"
 
 
+async def test_a_client_of_http_1_0_is_answered(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    wanted = table(0, key=ModelKey("shop", "old-client"))
+    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,)})
+    await two.effective(wanted)
+    address = two.gateways[0].address
+    reader, writer = await asyncio.open_connection(address.address, address.port)
+    writer.write(b"GET /shop/old-client/v2 HTTP/1.0\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert b" 200 OK\r\n" in answer.splitlines(keepends=True)[0]
+    writer.close()
+    two.server.withdraw(wanted.key)
+
+
 async def _asked(server: ModelServer, client: str, before: int) -> bool:
     """Whether one more request of a client has arrived."""
     return server.requests[client] > before

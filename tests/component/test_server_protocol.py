@@ -234,3 +234,9 @@ def test_no_metric_is_lost_when_cohorts_are_made_up(server: ServerProcess) -> No
     ]
     assert sum(totals) == 250
     assert len(totals) <= 201
+
+
+def test_clients_of_a_gateway_see_no_metrics(server: ServerProcess) -> None:
+    through_gateway = server.call("GET", "/metrics", headers={"x-kohort-revision": "r1"})
+    assert through_gateway.status == 404
+    assert server.call("GET", "/metrics").status == 200

@@ -191,6 +191,8 @@ def clients_listener(settings: Settings) -> Config:
             "max_headers_count": 100,
             "headers_with_underscores_action": "ALLOW",
         },
+        # Old probes and load generators speak HTTP/1.0, without a host.
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "kohort"},
         http2_protocol_options={
             "max_concurrent_streams": HTTP2_STREAMS,
             "initial_stream_window_size": HTTP2_WINDOW,

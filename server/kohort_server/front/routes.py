@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from kohort.contract import HEADER_COHORT, HEADER_REVISION
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.call import Result
 from kohort_server.engine.interface import Engine, InputError, TensorSpec
@@ -21,6 +22,8 @@ from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange
 from kohort_server.front.metrics import ServerMetrics
 
+THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
+COHORT = HEADER_COHORT.encode()
 VERSION_ALIAS = "1"  # what clients that insist on a version send when they know none
 EXTENSIONS = ["binary_tensor_data"]
 VERSION = version("kohort")
@@ -145,6 +148,9 @@ class Routes:
         exchange.respond(200, encode_json(metadata))
 
     def _prometheus(self, exchange: Exchange) -> None:
+        if THROUGH_GATEWAY in exchange.headers:  # clients are not to see who else is one
+            exchange.respond_error(404, self._not_found(exchange.path))
+            return
         exchange.respond(200, self._metrics.text(), CONTENT_TYPE_LATEST.encode())
 
     # Inference.
@@ -173,7 +179,7 @@ class Routes:
 
     def count(self, exchange: Exchange, code: int) -> None:
         """Count an answered inference request."""
-        cohort = exchange.headers.get(b"x-kohort-cohort", b"")
+        cohort = exchange.headers.get(COHORT, b"")
         self._metrics.observe(cohort, code, time.perf_counter() - exchange.received)
 
 
