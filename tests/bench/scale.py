@@ -202,7 +202,7 @@ def main() -> None:
         return
     from kohort_local.cluster import Cluster
 
-    with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory)) as cluster:
+    with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory), nodes=0) as cluster:
         asyncio.run(measure(Path(cluster.kubeconfig), arguments.count))
 
 
