@@ -143,13 +143,13 @@ def test_other_probes_wait_for_the_startup_probe(pods: Pods) -> None:
 
 
 def test_init_containers_run_in_order_and_before_the_others(pods: Pods) -> None:
-    mounts = [{"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "work", "mountPath": "/data"}]
     first, second, main = (
         {"name": name, "image": "shell", "args": [script], "volumeMounts": mounts}
         for name, script in (
-            ("first", "echo 1 >> /work/order"),
-            ("second", "echo 2 >> /work/order"),
-            ("main", "echo 3 >> /work/order; cat /work/order"),
+            ("first", "echo 1 >> /data/order"),
+            ("second", "echo 2 >> /data/order"),
+            ("main", "echo 3 >> /data/order; cat /data/order"),
         )
     )
     pods.create(

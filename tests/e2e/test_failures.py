@@ -63,10 +63,7 @@ async def test_a_rollout_ends_the_same_however_often_the_operator_is_killed(
 async def test_a_gateway_that_is_deleted_loses_no_request(
     model: Model, installation: Installation
 ) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         first = pod_names(installation.kubectl, "gateway")[0]
         await asyncio.to_thread(
             installation.kubectl, "delete", "pod", first, "-n", manifests.NAMESPACE
@@ -79,10 +76,7 @@ async def test_a_gateway_that_is_deleted_loses_no_request(
 async def test_a_rollout_goes_on_after_a_gateway_was_killed(
     model: Model, installation: Installation
 ) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         model.apply("v2")
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
         victim = pod_names(installation.kubectl, "gateway")[0]
@@ -115,10 +109,7 @@ async def test_a_model_pod_that_is_killed_costs_no_request(
 async def test_a_model_pod_that_is_deleted_costs_no_request(
     model: Model, installation: Installation
 ) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         for name in sorted(model.pods().values()):
             await asyncio.to_thread(installation.kubectl, "delete", "pod", name)
             await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)
@@ -128,10 +119,7 @@ async def test_a_model_pod_that_is_deleted_costs_no_request(
 async def test_a_restart_of_the_api_server_stops_no_request_and_no_rollout(
     model: Model, e2e_cluster: Cluster
 ) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         model.apply("v2")
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
         await asyncio.to_thread(e2e_cluster.restart, "kube-apiserver")

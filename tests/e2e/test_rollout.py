@@ -12,10 +12,7 @@ from tests.e2e.world import BATCHERS, SINGLES, Model, in_thread, nobody_noticed,
 async def test_a_better_model_is_promoted_in_every_cohort_and_no_client_notices(
     model: Model,
 ) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         model.apply("v2")
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
     nobody_noticed(traffic.account)
@@ -25,10 +22,7 @@ async def test_a_better_model_is_promoted_in_every_cohort_and_no_client_notices(
 
 
 async def test_a_cohort_whose_clients_fail_goes_back_alone(model: Model) -> None:
-    model.apply("v2")
-    until("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v2") as traffic:
         model.apply("v3")
         await in_thread("each has its own", partial(model.serves, singles="v3", batchers="v2"))
     nobody_noticed(traffic.account)
@@ -45,10 +39,7 @@ async def test_a_cohort_whose_clients_fail_goes_back_alone(model: Model) -> None
 
 
 async def test_promotion_restarts_no_pod(model: Model) -> None:
-    model.apply("v1")
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1") as traffic:
         model.apply("v2")
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) >= 60)
         canary = model.cohort("singles")["canary"]
@@ -65,10 +56,7 @@ async def test_a_cohort_waits_for_those_it_comes_after(model: Model) -> None:
         listed: list[dict[str, object]] = model.manifest("v1")["spec"]["cohorts"]
         return [listed[0], {**listed[1], "after": ["batchers"]}]
 
-    model.apply("v1", cohorts=cohorts())
-    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
-    async with model.traffic() as traffic:
-        await in_thread("clients are served", lambda: traffic.account.total > 50)
+    async with model.served("v1", cohorts=cohorts()) as traffic:
         model.apply("v2", cohorts=cohorts())
         await in_thread("batchers try v2", lambda: model.cohort("batchers").get("weight", 0) > 0)
         assert model.cohort("singles")["phase"] == "Waiting"

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,16 @@ class Model:
         """Steady clients of both cohorts, or of ``groups``."""
         chosen = list(groups or (SINGLES, BATCHERS))
         return Traffic(self.gateway_url, self.namespace, self.name, chosen, self.digits)
+
+    @asynccontextmanager
+    async def served(self, version: str, **spec: Any) -> AsyncIterator[Traffic]:
+        """``version`` serves both cohorts, and their clients call it."""
+        self.apply(version, **spec)
+        arrived = partial(self.serves, singles=version, batchers=version)
+        await in_thread(f"{version} serves both", arrived)
+        async with self.traffic() as traffic:
+            await in_thread("clients are served", lambda: traffic.account.total > 50)
+            yield traffic
 
     def pods(self) -> dict[str, str]:
         """Pod name by uid."""
