@@ -88,12 +88,35 @@ class Evidence(StatusStruct, frozen=True):
 
 
 class Decision(StatusStruct, frozen=True):
-    """The record of one promotion or rollback: what was seen, and what was done."""
+    """The record of one decision: what was seen or asked for, and what was done."""
 
-    action: Annotated[str, Meta(max_length=32, description="Promoted, RolledBack or Superseded.")]
+    action: Annotated[
+        str,
+        Meta(
+            max_length=32,
+            description="Promoted, RolledBack, Superseded, Aborted, StepSkipped, Retried, Held or "
+            "Released.",
+        ),
+    ]
     revision: Annotated[str, Meta(description="Revision that was decided on.")]
     at: Annotated[Time, Meta(description="When it was decided.")]
     message: Annotated[str, Meta(max_length=1024, description="What was seen.")] = ""
+    by: Annotated[
+        str, Meta(max_length=256, description="Who asked for it; empty: Kohort by itself.")
+    ] = ""
+    why: Annotated[str, Meta(max_length=1024, description="Why, in that person's words.")] = ""
+
+
+class CommandStatus(StatusStruct, frozen=True):
+    """What became of the newest command."""
+
+    id: Annotated[str, Meta(max_length=64, description="Tells one command from the next.")]
+    line: Annotated[str, Meta(max_length=1024, description="The command as it was given.")] = ""
+    at: Annotated[Time | None, Meta(description="When it was carried out or refused.")] = None
+    accepted: Annotated[bool, Meta(description="Whether it was carried out.")] = False
+    message: Annotated[
+        str, Meta(max_length=1024, description="What it did, or why it was refused.")
+    ] = ""
 
 
 class CohortStatus(StatusStruct, frozen=True):
@@ -183,6 +206,9 @@ class Status(StatusStruct, frozen=True):
     ready_replicas: Annotated[int, Meta(description="Pods that can be routed to.")] = 0
     selector: Annotated[str, Meta(description="Label selector of the pods.")] = ""
     paused_at: Annotated[Time | None, Meta(description="Since when the rollout is paused.")] = None
+    command: Annotated[
+        CommandStatus | None, Meta(description="The newest command, and what became of it.")
+    ] = None
     summary: Summary = field(default_factory=Summary)
     cohorts: Annotated[
         tuple[CohortStatus, ...], Meta(description="Each cohort's rollout, in the spec's order.")
