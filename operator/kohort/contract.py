@@ -18,6 +18,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 # What was last applied, so that a pass that would change nothing writes nothing.
 ANNOTATION_APPLIED = "kohort.dev/applied-hash"
+# On pods: when a person last wanted fresh ones.
+ANNOTATION_RESTARTED = "kohort.dev/restarted-at"
 MANAGED_BY = "kohort"
 FIELD_MANAGER = "kohort"
 

@@ -65,6 +65,7 @@ class Cluster:
     counters: dict[str, dict[str, dict[str, Count]]] = field(default_factory=dict)
     unread: dict[str, Reading] = field(default_factory=dict)
     bad: set[str] = field(default_factory=set)
+    command: str = ""
     events: list[Event] = field(default_factory=list)
     checks: list[Callable[[Cluster, World, Outcome], None]] = field(default_factory=list)
 
@@ -102,6 +103,7 @@ class Cluster:
                 else (),
             ),
             readings=self.unread,
+            command=self.command,
         )
 
     def decide(self, *, actions_done: int | None = None, pods_seen: World | None = None) -> Outcome:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kohort.act.manifests import (
     Owner,
+    Scale,
     applied_annotation,
     deployment,
     pod_template,
@@ -80,26 +81,28 @@ def test_the_overlay_wins_but_never_over_the_labels_that_select_pods() -> None:
     assert labels[LABEL_REVISION] == "burger-1"
     assert labels["team"] == "fries"
     assert server(template)["image"] == "mine"
-    selector = deployment(OWNER, "burger-1", 1, template, 1)["spec"]["selector"]["matchLabels"]
+    selector = deployment(OWNER, "burger-1", Scale(1), template, 1)["spec"]["selector"][
+        "matchLabels"
+    ]
     assert selector.items() <= labels.items()
     assert selector == {LABEL_MODEL: "burger", LABEL_REVISION: "burger-1"}
 
 
 def test_a_deployment_comes_from_its_record_whatever_the_operator_would_make_today() -> None:
     recorded = record(OWNER, "burger-1", 1, spec(), {"model": {}}, "image:1")
-    manifest = deployment(OWNER, "burger-1", 2, template_of(recorded["data"]), 1)
+    manifest = deployment(OWNER, "burger-1", Scale(2), template_of(recorded["data"]), 1)
     assert server(manifest["spec"]["template"])["image"] == "image:1"
     assert recorded["data"]["image"] == "image:1"
 
 
 def test_a_rollout_of_pods_never_has_fewer_than_wanted() -> None:
-    strategy = deployment(OWNER, "burger-1", 4, {}, 1)["spec"]["strategy"]
+    strategy = deployment(OWNER, "burger-1", Scale(4), {}, 1)["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "25%"}
 
 
 def test_everything_goes_with_the_model_that_it_belongs_to() -> None:
     for manifest in (
-        deployment(OWNER, "burger-1", 1, {}, 1),
+        deployment(OWNER, "burger-1", Scale(1), {}, 1),
         record(OWNER, "burger-1", 1, spec(), {}, "image:1"),
     ):
         (owner,) = manifest["metadata"]["ownerReferences"]
@@ -107,13 +110,26 @@ def test_everything_goes_with_the_model_that_it_belongs_to() -> None:
         assert owner["controller"] is True
 
 
-@given(*[st.integers(1, 1000)] * 4)
-def test_a_deployment_is_as_applied_while_its_size_and_its_generation_are(
-    size: int, generation: int, other_size: int, other_generation: int
+SCALES = st.builds(Scale, st.integers(1, 1000), st.sampled_from(["", "2026-01-31T12:00:00.000Z"]))
+
+
+@given(SCALES, st.integers(1, 1000), SCALES, st.integers(1, 1000))
+def test_a_deployment_is_as_applied_while_its_scale_and_its_generation_are(
+    scale: Scale, generation: int, other_scale: Scale, other_generation: int
 ) -> None:
-    one = applied_annotation(OWNER, "burger-1", size, generation)
-    other = applied_annotation(OWNER, "burger-1", other_size, other_generation)
-    assert (one == other) == ((size, generation) == (other_size, other_generation))
+    one = applied_annotation(OWNER, "burger-1", scale, generation)
+    other = applied_annotation(OWNER, "burger-1", other_scale, other_generation)
+    assert (one == other) == ((scale, generation) == (other_scale, other_generation))
+
+
+def test_fresh_pods_are_had_by_an_annotation_of_the_template_and_nothing_else() -> None:
+    template = pod_template(OWNER, "burger-1", spec(), "image:1")
+    before = deployment(OWNER, "burger-1", Scale(1), template, 1)["spec"]["template"]
+    assert before == template
+    after = deployment(OWNER, "burger-1", Scale(1, "2026-01-31T12:00:00.000Z"), template, 1)
+    annotations = after["spec"]["template"]["metadata"].pop("annotations")
+    assert annotations == {"kohort.dev/restarted-at": "2026-01-31T12:00:00.000Z"}
+    assert after["spec"]["template"] == template
 
 
 def test_metadata_of_another_type_are_left_for_the_api_server_to_refuse() -> None:

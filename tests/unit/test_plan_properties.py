@@ -11,12 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time
-from kohort.api.spec import Spec
-from kohort.api.status import CohortPhase, CohortStatus, Status, Verdict
-from kohort.plan.capacity import DRAIN, pods_for
+from kohort.api.command import Command, Verb, command_id
+from kohort.api.quantity import seconds
+from kohort.api.spec import OnFailure, Pause, Spec
+from kohort.api.status import CohortPhase, CohortStatus, Decision, Status, Urged, Verdict
+from kohort.plan.capacity import DRAIN, UNSCHEDULABLE, pods_for
 from kohort.plan.outcome import EnsureDeployment, Outcome, RecordRevision, RemoveDeployment
 from kohort.plan.planner import Identity, plan
-from kohort.plan.revisions import HISTORY_LIMIT
 from kohort.plan.world import Gateways, Problem, World
 from tests.unit.plan_simulation import KEY, NAME, Cluster, Cohort, Step, Until, model
 
@@ -26,6 +27,8 @@ STEPS = st.sampled_from(
         (Step(weight=5, hold="10s"), Step(weight=50, hold="10s")),
         (Step(weight=10), Step(weight=10, hold="5s"), Step(weight=100, hold="5s")),
         (Step(weight=25, until=Until.NON_INFERIOR), Step(weight=60)),
+        (Step(weight=0, pause=Pause()), Step(weight=30, hold="5s")),
+        (Step(weight=0, hold="5s"), Step(weight=20, hold="5s"), Step(weight=20, pause=Pause())),
     ]
 )
 VERSIONS = st.integers(1, 4)
@@ -44,10 +47,20 @@ def cohort_lists(draw: st.DrawFn) -> tuple[Cohort, ...]:
 
 
 SPECS = st.builds(
-    lambda version, replicas, cohorts: model(version, replicas=replicas, cohorts=cohorts),
+    lambda version, **changes: model(version, **changes),
     VERSIONS,
-    st.integers(1, 5),
-    cohort_lists(),
+    replicas=st.integers(1, 5),
+    cohorts=cohort_lists(),
+    on_failure=st.sampled_from(list(OnFailure)),
+    keep_warm=st.sampled_from(["5s", "30s"]),
+    history_limit=st.integers(1, 4),
+)
+COMMANDS = st.builds(
+    Command,
+    verb=st.sampled_from(list(Verb)),
+    cohort=st.sampled_from(["", "", "all", "a"]),
+    to=st.sampled_from(["", "next", "all", "v1", "v2"]),
+    by=st.just("ann"),
 )
 
 
@@ -55,6 +68,28 @@ def pairs(before: Status, after: Status) -> list[tuple[CohortStatus, CohortStatu
     """Cohorts that were there before, as they were and as they are."""
     known = {c.name: c for c in before.cohorts}
     return [(known[c.name], c) for c in after.cohorts if c.name in known]
+
+
+def fresh(old: CohortStatus, new: CohortStatus) -> list[Decision]:
+    """Decisions that a pass has put on record."""
+    return new.decisions[: len(new.decisions) - len(old.decisions)] or [
+        d for d in new.decisions if d not in old.decisions
+    ]
+
+
+def by_person(old: CohortStatus, new: CohortStatus) -> bool:
+    """Whether a person, now or before, has this cohort move whatever is awaited."""
+    return bool(old.urged or new.urged or any(d.by for d in fresh(old, new)))
+
+
+def leaving(cohort: CohortStatus) -> bool:
+    """Whether a cohort is on its way back from a revision that others failed on."""
+    return bool(cohort.rejected) and cohort.rejected == cohort.stable
+
+
+def ensured(outcome: Outcome) -> dict[str, int]:
+    """Replicas of the Deployments that are wanted."""
+    return {a.revision: a.replicas for a in outcome.actions if isinstance(a, EnsureDeployment)}
 
 
 def capacity_comes_before_weight(cluster: Cluster, world: World, outcome: Outcome) -> None:
@@ -93,22 +128,41 @@ def a_step_with_a_gate_is_left_only_with_its_evidence(
     for old, new in pairs(cluster.status, outcome.status):
         steps = next(c.steps for c in cluster.spec.cohorts if c.name == new.name)
         moved = new.canary == old.canary and new.canary and new.step > old.step
-        if not moved:
+        if not moved or by_person(old, new):
             continue
         for step in steps[old.step : new.step]:
+            assert step.pause is None
             if step.until is not None:
                 assert all(e.verdict is Verdict.PASS for e in new.evidence)
-            elif step.hold is not None and step.weight < 100:
+            elif step.hold is not None and 0 < step.weight < 100:
                 assert all(e.verdict is not Verdict.METRICS_ERROR for e in new.evidence)
                 assert all(e.canary.requests and e.stable.requests for e in new.evidence)
 
 
 def only_a_failure_sends_a_cohort_back(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    failed = any(e.verdict is Verdict.FAIL for c in outcome.status.cohorts for e in c.evidence)
+    together = failed and cluster.spec.on_failure is OnFailure.ROLL_BACK_ALL
     for old, new in pairs(cluster.status, outcome.status):
-        fresh = [d for d in new.decisions if d not in old.decisions]
-        if any(d.action == "RolledBack" for d in fresh):
-            failed = any(e.verdict is Verdict.FAIL for e in new.evidence)
-            assert failed or old.canary != outcome.status.desired
+        if any(d.action == "RolledBack" for d in fresh(old, new)):
+            own = any(e.verdict is Verdict.FAIL for e in new.evidence)
+            assert own or together or leaving(old) or old.canary != outcome.status.desired
+
+
+def a_failure_sends_all_back_where_that_is_asked_for(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    if cluster.spec.on_failure is not OnFailure.ROLL_BACK_ALL:
+        return
+    desired = outcome.status.desired
+    decided = [
+        d
+        for old, new in pairs(cluster.status, outcome.status)
+        for d in fresh(old, new)
+        if d.action == "RolledBack" and d.revision == desired and not leaving(old)
+    ]
+    for cohort in outcome.status.cohorts if decided else ():
+        stuck = cohort.stable == desired and cohort.former not in world.recorded
+        assert cohort.rejected == desired or stuck or not cohort.stable
 
 
 def harm_takes_clients_off_in_the_same_pass(
@@ -122,7 +176,11 @@ def harm_takes_clients_off_in_the_same_pass(
 def a_pause_holds_every_cohort(cluster: Cluster, world: World, outcome: Outcome) -> None:
     if not cluster.spec.paused:
         return
+    if outcome.status.pinned:
+        return
     for old, new in pairs(cluster.status, outcome.status):
+        if by_person(old, new) or leaving(old) or leaving(new):
+            continue
         assert new.weight in (0, old.weight)
         assert new.canary in ("", old.canary)
         assert new.stable == old.stable or not old.stable
@@ -134,11 +192,13 @@ def promotion_changes_no_pods(cluster: Cluster, world: World, outcome: Outcome) 
             assert (old.canary, old.weight) == (new.stable, 100)
             assert RemoveDeployment(new.stable) not in outcome.actions
             if new.stable in world.recorded:
-                assert EnsureDeployment(new.stable, cluster.spec.replicas) in outcome.actions
+                assert ensured(outcome)[new.stable] == cluster.spec.replicas
 
 
 def what_was_rejected_is_not_tried_again(cluster: Cluster, world: World, outcome: Outcome) -> None:
     for old, new in pairs(cluster.status, outcome.status):
+        if by_person(old, new) or leaving(old):
+            continue
         if old.rejected and old.rejected == outcome.status.desired:
             assert new.canary == ""
             assert new.stable == old.stable
@@ -147,13 +207,13 @@ def what_was_rejected_is_not_tried_again(cluster: Cluster, world: World, outcome
 def stable_revisions_keep_all_their_pods(cluster: Cluster, world: World, outcome: Outcome) -> None:
     for cohort in outcome.status.cohorts:
         if cohort.stable in world.recorded:
-            assert EnsureDeployment(cohort.stable, cluster.spec.replicas) in outcome.actions
+            assert ensured(outcome)[cohort.stable] == cluster.spec.replicas
 
 
 def canaries_have_the_pods_that_any_gateway_still_needs(
     cluster: Cluster, world: World, outcome: Outcome
 ) -> None:
-    replicas = {a.revision: a.replicas for a in outcome.actions if isinstance(a, EnsureDeployment)}
+    replicas = ensured(outcome)
     former = {r.name: r.replicas for r in cluster.status.revisions}
     for table in cluster.gateways.values():
         for route in table.cohorts if table else ():
@@ -172,6 +232,38 @@ def routes_leave_before_pods_go(cluster: Cluster, world: World, outcome: Outcome
         unused = next(r.unused_since for r in cluster.status.revisions if r.name == name)
         assert unused is not None
         assert from_time(unused) + DRAIN <= cluster.now
+
+
+def a_former_revision_stays_warm(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    crowded = any(c.problem and c.problem.reason == UNSCHEDULABLE for c in world.capacity.values())
+    removed = {a.revision for a in outcome.actions if isinstance(a, RemoveDeployment)}
+    for cohort in () if crowded else outcome.status.cohorts:
+        if cohort.former in removed and cohort.rejected != cohort.former:
+            unused = next(r for r in cluster.status.revisions if r.name == cohort.former)
+            assert unused.unused_since is not None
+            warm = timedelta(seconds=seconds(cluster.spec.keep_warm))
+            assert from_time(unused.unused_since) + warm <= cluster.now
+
+
+def a_command_is_carried_out_once_and_answered(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    answers = [e for e in outcome.events if e.reason.startswith("Command")]
+    known = cluster.status.command.id if cluster.status.command else ""
+    assert len(answers) == (command_id(world.command) not in ("", known))
+    if world.command:
+        assert outcome.status.command is not None
+        assert outcome.status.command.id == command_id(world.command)
+
+
+def nothing_overrules_a_person(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    was, now = cluster.status, outcome.status
+    if was.pinned and was.pinned_over == cluster.desired and world.command == "":
+        assert (now.pinned, now.desired) == (was.pinned, was.pinned)
+    for old, new in pairs(was, now):
+        if old.urged is Urged.ALL and old.canary == now.desired:
+            assert new.canary == old.canary or new.stable == old.canary or by_person(old, new)
+            assert new.weight >= old.weight or new.stable == old.canary or fresh(old, new)
 
 
 def a_canary_is_on_record_before_it_is_named(
@@ -201,7 +293,8 @@ def deciding_again_decides_nothing_more(cluster: Cluster, world: World, outcome:
 def status_stays_small(cluster: Cluster, world: World, outcome: Outcome) -> None:
     status = outcome.status
     used = {c.stable for c in status.cohorts} | {c.canary for c in status.cohorts}
-    assert len(status.revisions) <= HISTORY_LIMIT + len(
+    used |= {c.former for c in status.cohorts}
+    assert len(status.revisions) <= cluster.spec.history_limit + len(
         used | set(world.recorded) | set(world.capacity)
     )
     assert all(len(c.decisions) <= 10 and len(c.message) <= 1024 for c in status.cohorts)
@@ -214,6 +307,7 @@ def ready_means_that_all_is_as_asked_for(cluster: Cluster, world: World, outcome
     )
     if conditions["Ready"].status == "True":
         assert arrived
+        assert outcome.status.desired == cluster.desired
         assert "Reconciling" not in conditions
         assert "Stalled" not in conditions
     assert all(c.observed_generation == cluster.generation for c in conditions.values())
@@ -225,6 +319,7 @@ INVARIANTS = (
     weight_rises_only_to_the_next_step_and_only_from_routes_in_effect,
     a_step_with_a_gate_is_left_only_with_its_evidence,
     only_a_failure_sends_a_cohort_back,
+    a_failure_sends_all_back_where_that_is_asked_for,
     harm_takes_clients_off_in_the_same_pass,
     a_pause_holds_every_cohort,
     promotion_changes_no_pods,
@@ -232,6 +327,9 @@ INVARIANTS = (
     stable_revisions_keep_all_their_pods,
     canaries_have_the_pods_that_any_gateway_still_needs,
     routes_leave_before_pods_go,
+    a_former_revision_stays_warm,
+    a_command_is_carried_out_once_and_answered,
+    nothing_overrules_a_person,
     a_canary_is_on_record_before_it_is_named,
     deciding_again_decides_nothing_more,
     status_stays_small,
@@ -239,11 +337,12 @@ INVARIANTS = (
 )
 
 
-def without_proofs(spec: Spec) -> Spec:
-    """The spec with holds where it asked for proofs, which no traffic needs to bring."""
+def without_waits(spec: Spec) -> Spec:
+    """The spec with holds where it asked for proofs or people, which need not come."""
 
     def held(step: Step) -> Step:
-        return step if step.until is None else Step(weight=step.weight, hold="10s")
+        waits = step.until is not None or step.pause is not None
+        return Step(weight=step.weight, hold="10s") if waits else step
 
     cohorts = (structs.replace(c, steps=tuple(map(held, c.steps))) for c in spec.cohorts)
     return structs.replace(spec, cohorts=tuple(cohorts))
@@ -252,7 +351,7 @@ def without_proofs(spec: Spec) -> Spec:
 def at_rest(cluster: Cluster) -> bool:
     """Whether every cohort has arrived, is back, or waits for one that is back, and pods are used."""
     status = cluster.status
-    rejected = any(c.rejected == cluster.desired for c in status.cohorts)
+    rejected = any(c.rejected == status.desired for c in status.cohorts)
     ends = {CohortPhase.STABLE, CohortPhase.ROLLED_BACK} | (
         {CohortPhase.WAITING} if rejected else set()
     )
@@ -314,6 +413,10 @@ class AnyRollout(RuleBasedStateMachine):
     def somebody_pauses_or_resumes(self) -> None:
         self.cluster.edit(structs.replace(self.cluster.spec, paused=not self.cluster.spec.paused))
 
+    @rule(command=COMMANDS, number=st.integers(1, 3))
+    def somebody_gives_a_command(self, command: Command, number: int) -> None:
+        self.cluster.command = structs.replace(command, id=str(number)).line()
+
     @rule()
     def the_wanted_revision_is_bad(self) -> None:
         self.cluster.bad.add(self.cluster.desired)
@@ -370,11 +473,16 @@ class AnyRollout(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         cluster = self.cluster
-        cluster.edit(structs.replace(without_proofs(cluster.spec), paused=False))
+        cluster.edit(structs.replace(without_waits(cluster.spec), paused=False))
+        cluster.command = "resume id=at-last"
+        cluster.decide()
+        for cohort in cluster.status.cohorts:
+            cluster.command = f"resume {cohort.name} id={cohort.name}"
+            cluster.decide()
         for pods in cluster.pods.values():
             pods.problem = None
         cluster.gateways.setdefault("gateway-a", None)
-        cluster.until(at_rest, ticks=120)
+        cluster.until(at_rest, ticks=200)
         settled = cluster.status
         cluster.now += timedelta(days=1)
         outcome = cluster.decide()

@@ -421,9 +421,9 @@ def test_a_deployment_that_vanished_is_there_again() -> None:
 
 
 def test_the_former_revision_goes_after_requests_had_time_to_end() -> None:
-    cluster = serving(model(1, cohorts=TWO[:1]))
+    cluster = serving(model(1, cohorts=TWO[:1], keep_warm="0s"))
     v1 = cluster.desired
-    cluster.edit(model(2, cohorts=TWO[:1]))
+    cluster.edit(model(2, cohorts=TWO[:1], keep_warm="0s"))
     cluster.until(Cluster.finished)
     cluster.update_gateways()
     assert cluster.decide().wake_after == 10

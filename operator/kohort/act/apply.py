@@ -11,6 +11,7 @@ import msgspec
 from kohort.act.manifests import (
     COMPONENT,
     Owner,
+    Scale,
     applied_annotation,
     deployment,
     record,
@@ -58,11 +59,11 @@ class _Applied(msgspec.Struct):
 _APPLIED = msgspec.json.Decoder(_Applied)
 
 
-def _as_wanted(owner: Owner, revision: str, replicas: int, known: Applied) -> bool:
-    annotation = applied_annotation(owner, revision, replicas, known.generation)
+def _as_wanted(owner: Owner, revision: str, scale: Scale, known: Applied) -> bool:
+    annotation = applied_annotation(owner, revision, scale, known.generation)
     return (
         known.annotation == annotation
-        and known.replicas == replicas
+        and known.replicas == scale.replicas
         and (known.revision, known.component) == (revision, COMPONENT)
     )
 
@@ -92,26 +93,24 @@ class Writer:
         return answer
 
     async def ensure_deployment(
-        self, owner: Owner, revision: str, replicas: int, known: Applied | None
+        self, owner: Owner, revision: str, scale: Scale, known: Applied | None
     ) -> bytes | None:
         """Applies a revision's Deployment from its record.
 
         Returns the Deployment as JSON, or None when ``known`` already is what is wanted: a spec that
         somebody edits has another generation than the one that was applied.
         """
-        if known and _as_wanted(owner, revision, replicas, known):
+        if known and _as_wanted(owner, revision, scale, known):
             return None
         template = await self._template(owner, revision)
         path = _path(owner, "deployments", revision)
         generation = known.generation + 1 if known else 1
-        answer = await self._apply(
-            path, deployment(owner, revision, replicas, template, generation)
-        )
+        answer = await self._apply(path, deployment(owner, revision, scale, template, generation))
         made = _APPLIED.decode(answer).metadata.generation
         if made == generation:
             return answer
         # What was edited is not ours to change back: noted, so that it is not met again.
-        return await self._apply(path, deployment(owner, revision, replicas, template, made))
+        return await self._apply(path, deployment(owner, revision, scale, template, made))
 
     async def remove(self, owner: Owner, resource: str, name: str, uid: str) -> None:
         """Deletes the very object that was seen, and what it owns; gone already is well."""

@@ -13,6 +13,7 @@ from kohort.act.merge import Json, merged
 from kohort.api.spec import GPU, Spec
 from kohort.contract import (
     ANNOTATION_APPLIED,
+    ANNOTATION_RESTARTED,
     API_VERSION,
     KIND,
     LABEL_COMPONENT,
@@ -55,42 +56,53 @@ def record(owner: Owner, revision: str, number: int, spec: Spec, data: Json, ima
     }
 
 
-def deployment(owner: Owner, revision: str, replicas: int, template: Json, generation: int) -> Json:
+@dataclass(frozen=True)
+class Scale:
+    """What of a revision's Deployment changes: its replicas, and when fresh pods were last wanted."""
+
+    replicas: int
+    restarted_at: str = ""
+
+
+def deployment(owner: Owner, revision: str, scale: Scale, template: Json, generation: int) -> Json:
     """The Deployment of a revision, from the pod template of its record.
 
     ``generation``: that it will have.
     """
-    manifest = _deployment(owner, revision, replicas)
-    applied = {ANNOTATION_APPLIED: applied_annotation(owner, revision, replicas, generation)}
+    manifest = _deployment(owner, revision, scale)
+    applied = {ANNOTATION_APPLIED: applied_annotation(owner, revision, scale, generation)}
     return {
         **manifest,
         "metadata": {**manifest["metadata"], "annotations": applied},
-        "spec": {**manifest["spec"], "template": template},
+        "spec": {**manifest["spec"], "template": merged(template, manifest["spec"]["template"])},
     }
 
 
-def applied_annotation(owner: Owner, revision: str, replicas: int, generation: int) -> str:
+def applied_annotation(owner: Owner, revision: str, scale: Scale, generation: int) -> str:
     """Names what is applied, and the generation that it makes.
 
-    The template has no part in the name: a revision's never changes.
+    The rest of the template has no part in the name: a revision's never changes.
     """
-    content = msgspec.json.encode(_deployment(owner, revision, replicas), order="sorted")
+    content = msgspec.json.encode(_deployment(owner, revision, scale), order="sorted")
     return f"{hashlib.sha256(content).hexdigest()[:16]}/{generation}"
 
 
-def _deployment(owner: Owner, revision: str, replicas: int) -> Json:
+def _deployment(owner: Owner, revision: str, scale: Scale) -> Json:
+    # A template without the annotation stays as it was, so that pods of a former version stay too.
+    again = {"metadata": {"annotations": {ANNOTATION_RESTARTED: scale.restarted_at}}}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(owner, revision),
         "spec": {
-            "replicas": replicas,
+            "replicas": scale.replicas,
             "revisionHistoryLimit": 0,
             "selector": {"matchLabels": selector(owner, revision)},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
             },
+            "template": again if scale.restarted_at else {},
         },
     }
 

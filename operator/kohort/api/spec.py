@@ -188,12 +188,28 @@ class Match(SpecStruct, frozen=True):
     ]
 
 
+class OnFailure(StrEnum):
+    """Who goes back when one cohort's clients are worse off."""
+
+    ROLL_BACK_COHORT = "RollBackCohort"
+    ROLL_BACK_ALL = "RollBackAll"
+
+
+class Pause(SpecStruct, frozen=True):
+    """A wait for a person, who goes on with ``kubectl kohort promote``."""
+
+
 class Step(SpecStruct, frozen=True):
     """A canary weight, and how long or on what evidence it is held."""
 
     weight: Annotated[
         int,
-        Meta(ge=1, le=100, description="Percentage of the cohort's clients on the new revision."),
+        Meta(
+            ge=0,
+            le=100,
+            description="Percentage of the cohort's clients on the new revision; at 0 its pods are ready "
+            "and no client has it.",
+        ),
     ]
     hold: Annotated[
         Duration | None,
@@ -205,6 +221,13 @@ class Step(SpecStruct, frozen=True):
         Until | None,
         Meta(
             description="Go on once the new revision is proven to be not worse than the margin allows."
+        ),
+    ] = None
+    pause: Annotated[
+        Pause | None,
+        Meta(
+            description="Written {}: wait for a person, who goes on with kubectl kohort promote. Evidence "
+            "of harm sends the cohort back meanwhile."
         ),
     ] = None
 
@@ -235,8 +258,14 @@ class Cohort(SpecStruct, frozen=True):
                 Meta(
                     extra_json_schema=rules(
                         (
-                            "!(has(self.hold) && has(self.until))",
-                            "set hold or until, not both; use two steps of the same weight for both",
+                            "[has(self.hold), has(self.until), has(self.pause)].filter(given, given)"
+                            ".size() <= 1",
+                            "set one of hold, until and pause; use several steps of the same weight for "
+                            "more",
+                        ),
+                        (
+                            "self.weight > 0 || has(self.hold) || has(self.pause)",
+                            "a step of weight 0 needs hold or pause: nothing else happens in it",
                         ),
                         (
                             "!(self.weight == 100 && has(self.until))",
@@ -386,12 +415,33 @@ class Spec(SpecStruct, frozen=True):
     analysis: Annotated[Analysis, Meta(description="What decides.")] = field(
         default_factory=Analysis
     )
+    on_failure: Annotated[
+        OnFailure,
+        Meta(
+            description="RollBackCohort: the others go on. RollBackAll: all of them go back, also those "
+            "that were promoted already."
+        ),
+    ] = OnFailure.ROLL_BACK_COHORT
     paused: Annotated[
         bool,
         Meta(
             description="Hold every cohort where it is. Evidence of harm still sends a cohort back."
         ),
     ] = False
+    keep_warm: Annotated[
+        Duration,
+        Meta(
+            description="How long pods of a former stable revision stay ready for an instant way back."
+        ),
+    ] = "5m"
+    history_limit: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=50,
+            description="Revisions on record; those that cohorts refer to do not fall under it.",
+        ),
+    ] = 10
     progress_deadline: Annotated[
         Duration,
         Meta(

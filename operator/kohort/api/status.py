@@ -52,6 +52,13 @@ class Verdict(StrEnum):
     METRICS_ERROR = "MetricsError"
 
 
+class Urged(StrEnum):
+    """How far a person wants a cohort to go, whatever it waits for."""
+
+    NEXT = "Next"
+    ALL = "All"
+
+
 class Tally(StatusStruct, frozen=True):
     """Requests of one arm since the analysis began."""
 
@@ -94,8 +101,8 @@ class Decision(StatusStruct, frozen=True):
         str,
         Meta(
             max_length=32,
-            description="Promoted, RolledBack, Superseded, Aborted, StepSkipped, Retried, Held or "
-            "Released.",
+            description="Promoted, RolledBack, Superseded; by a person: Held, Released, StepSkipped, "
+            "Aborted, Retried, Undone.",
         ),
     ]
     revision: Annotated[str, Meta(description="Revision that was decided on.")]
@@ -139,6 +146,22 @@ class CohortStatus(StatusStruct, frozen=True):
         str,
         Meta(description="Revision that failed here; not tried again while the spec asks for it."),
     ] = ""
+    former: Annotated[str, Meta(description="Stable revision before the present one.")] = ""
+    match: Annotated[
+        str,
+        Meta(
+            description="Hash of the cohort's match: tells a cohort that is only called otherwise."
+        ),
+    ] = ""
+    held: Annotated[bool, Meta(description="Whether a person holds this cohort.")] = False
+    urged: Annotated[
+        Urged | None,
+        Meta(
+            description="How far a person wants it to go whatever is awaited: to the Next step, or through "
+            "All of them."
+        ),
+    ] = None
+    paused_at: Annotated[Time | None, Meta(description="Since when it is held where it is.")] = None
     evidence: Annotated[
         tuple[Evidence, ...], Meta(description="What the analysis has seen, by metric.")
     ] = ()
@@ -206,6 +229,16 @@ class Status(StatusStruct, frozen=True):
     ready_replicas: Annotated[int, Meta(description="Pods that can be routed to.")] = 0
     selector: Annotated[str, Meta(description="Label selector of the pods.")] = ""
     paused_at: Annotated[Time | None, Meta(description="Since when the rollout is paused.")] = None
+    held: Annotated[bool, Meta(description="Whether a person holds the whole rollout.")] = False
+    pinned: Annotated[
+        str, Meta(description="Revision that a person wants instead of what the spec asks for.")
+    ] = ""
+    pinned_over: Annotated[
+        str, Meta(description="Revision that the spec asked for then; another one ends it.")
+    ] = ""
+    restarted_at: Annotated[
+        Time | None, Meta(description="When a person last wanted fresh pods.")
+    ] = None
     command: Annotated[
         CommandStatus | None, Meta(description="The newest command, and what became of it.")
     ] = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from kohort.analysis.timestamps import to_time
+from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, CohortStatus, RevisionStatus, Status
 from kohort.plan.context import Context, Draft, cut, referenced
+from kohort.plan.pausing import is_paused
 from kohort.plan.world import Capacity
 
+UNSCHEDULABLE = "Unschedulable"
 DRAIN = timedelta(seconds=10)
 """How long pods go on after no gateway sends anything to them, for requests under way."""
 
@@ -44,7 +47,7 @@ def wanted_pods(context: Context, status: Status) -> dict[str, int]:
             if revision.name in wanted:
                 former = min(revision.replicas, replicas)
                 wanted[revision.name] = max(wanted[revision.name], former)
-    first = not context.spec.paused and any(not c.stable for c in status.cohorts)
+    first = not is_paused(context, status) and any(not c.stable for c in status.cohorts)
     full = {c.stable for c in status.cohorts if c.stable} | ({status.desired} if first else set())
     return wanted | dict.fromkeys(full, replicas)
 
@@ -74,9 +77,35 @@ def awaits_gateways(status: Status) -> bool:
     return on_the_way or any(r.replicas and r.name not in used for r in status.revisions)
 
 
-def drained(context: Context, revision: RevisionStatus) -> bool:
+def may_go(context: Context, status: Status, revision: RevisionStatus) -> bool:
     """Whether a revision's pods may go."""
-    return revision.unused_since is not None and context.since(revision.unused_since) >= DRAIN
+    end = gone_at(context, status, revision)
+    return end is not None and end <= context.now
+
+
+def gone_at(context: Context, status: Status, revision: RevisionStatus) -> datetime | None:
+    """When a revision's pods may go: drained, and no way back any more; None while they are used.
+
+    A former stable revision stays warm, unless pods that are wanted find no room.
+    """
+    if revision.unused_since is None:
+        return None
+    stays = DRAIN
+    if _way_back(status, revision.name) and not _crowded(context, status):
+        stays = max(DRAIN, timedelta(seconds=seconds(context.spec.keep_warm)))
+    return from_time(revision.unused_since) + stays
+
+
+def _way_back(status: Status, name: str) -> bool:
+    return any(c.former == name and c.rejected != name for c in status.cohorts)
+
+
+def _crowded(context: Context, status: Status) -> bool:
+    """Whether pods that are wanted cannot be placed."""
+    problems = (
+        context.world.capacity[r].problem for r in referenced(status) if r in context.world.capacity
+    )
+    return any(p is not None and p.reason == UNSCHEDULABLE for p in problems)
 
 
 def _sized(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+
+import msgspec
+from msgspec import structs
 
 from kohort.api.spec import Cohort
 from kohort.api.status import CohortPhase, CohortStatus, Status
@@ -12,12 +16,30 @@ from kohort.plan.context import Context, Draft, label
 def follow_spec(context: Context, draft: Draft) -> Draft:
     """Cohorts as the spec has them, in its order; one that is new starts where its clients are."""
     known = {c.name: c for c in draft.status.cohorts}
+    listed = {c.name for c in context.spec.cohorts}
+    left = {c.match: c for c in draft.status.cohorts if c.name not in listed}
     serving = _serving(context.spec.cohorts, draft.status.cohorts)
-    cohorts = tuple(
-        known.get(cohort.name) or CohortStatus(name=cohort.name, stable=serving)
-        for cohort in context.spec.cohorts
-    )
-    return draft.with_status(cohorts=cohorts)
+    cohorts = []
+    for cohort in context.spec.cohorts:
+        match = match_hash(cohort)
+        found = known.get(cohort.name) or left.get(match)
+        if found is None:
+            found = CohortStatus(name=cohort.name, stable=serving)
+        elif found.match not in ("", match) and found.canary:
+            found = _with_other_clients(found)
+        cohorts.append(structs.replace(found, name=cohort.name, match=match))
+    return draft.with_status(cohorts=tuple(cohorts))
+
+
+def match_hash(cohort: Cohort) -> str:
+    """Names a cohort's clients."""
+    content = msgspec.json.encode(cohort.match, order="sorted")
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _with_other_clients(cohort: CohortStatus) -> CohortStatus:
+    """The cohort with its step to be held anew: what was seen was seen of other clients."""
+    return structs.replace(cohort, evidence=(), step_started_at=None)
 
 
 def _serving(listed: Sequence[Cohort], known: Sequence[CohortStatus]) -> str:

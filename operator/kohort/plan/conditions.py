@@ -21,7 +21,10 @@ from kohort.contract import LABEL_MODEL, PROTOCOL_SEGMENT
 from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circles
 from kohort.plan.context import Context, Draft, cut, label, referenced, warning
 from kohort.plan.outcome import Event
+from kohort.plan.pausing import is_paused
 
+# Reasons of which an event has told where they arose.
+_TOLD_ALREADY = frozenset({"RolledBack", "Aborted", "Undone"})
 _PATHS_TAKEN = f"paths below /{PROTOCOL_SEGMENT} are those of models that are called by host"
 
 
@@ -64,7 +67,7 @@ def report(context: Context, draft: Draft) -> Draft:
 
 def phase(context: Context, status: Status) -> Phase:
     """Where the whole rollout is, for people."""
-    if context.spec.paused and _unfinished(status):
+    if _halted(context, status):
         return Phase.PAUSED
     if any(not c.stable for c in status.cohorts):
         return Phase.PENDING
@@ -72,7 +75,7 @@ def phase(context: Context, status: Status) -> Phase:
         return Phase.ANALYZING
     if _moving(context, status):
         return Phase.PROGRESSING
-    if _unfinished(status):
+    if _unfinished(status) or status.pinned:
         return Phase.DEGRADED
     return Phase.PROGRESSING if _short_of_pods(status) else Phase.HEALTHY
 
@@ -108,7 +111,7 @@ def columns(context: Context, status: Status) -> Summary:
 
 def overdue(context: Context, status: Status) -> tuple[RevisionStatus, ...]:
     """Revisions whose pods are awaited for longer than the progress deadline; not while paused."""
-    if context.spec.paused:
+    if is_paused(context, status):
         return ()
     return tuple(
         r
@@ -143,20 +146,22 @@ def _available(context: Context, status: Status) -> Told:
 
 def _ready(context: Context, status: Status) -> Told:
     told = message(context, status)
-    if _rejecting(status):
-        return Told("Ready", False, "RolledBack", told)
-    if context.spec.paused and _unfinished(status):
+    back = _rejecting(status)
+    if back:
+        return Told("Ready", False, _why_back(back), told)
+    if _halted(context, status):
         return Told("Ready", False, "Paused", told)
     if _unfinished(status):
         return Told("Ready", False, _problem(status) or phase(context, status).value, told)
     if _short_of_pods(status):
         return Told("Ready", False, _problem(status) or "PodsNotReady", told)
+    if status.pinned:
+        return Told("Ready", False, "Undone", _undone(status))
     return Told("Ready", True, "Promoted", told)
 
 
 def _reconciling(context: Context, status: Status) -> Told:
-    held = context.spec.paused and _unfinished(status)
-    if held:
+    if _halted(context, status):
         return Told("Reconciling", True, "Paused", message(context, status))
     if _moving(context, status) or _short_of_pods(status):
         return Told(
@@ -186,14 +191,16 @@ def _stalled(context: Context, status: Status) -> Told:
     back = _rejecting(status)
     if back:
         told = "; ".join(f"{c.name}: {c.message}" for c in back)
-        return Told("Stalled", True, "RolledBack", told)
+        return Told("Stalled", True, _why_back(back), told)
+    if status.pinned and not _moving(context, status):
+        return Told("Stalled", True, "Undone", _undone(status))
     return Told("Stalled", None)
 
 
 def _stall_events(status: Status, stalled: Told) -> tuple[Event, ...]:
     """A warning when a rollout stalls for a reason that nothing else has told."""
     former = next((c for c in status.conditions if c.type == "Stalled"), None)
-    if not stalled.status or stalled.reason == "RolledBack":
+    if not stalled.status or stalled.reason in _TOLD_ALREADY:
         return ()
     if former is not None and former.reason == stalled.reason:
         return ()
@@ -214,6 +221,38 @@ def _condition(context: Context, status: Status, told: Told) -> Condition:
         if former is not None and same
         else to_time(context.now),
         observed_generation=context.identity.generation,
+    )
+
+
+def _halted(context: Context, status: Status) -> bool:
+    """Whether all that is left to do waits for a person."""
+    if is_paused(context, status):
+        return _unfinished(status)
+    open_cohorts = [
+        c for c in status.cohorts if not _finished(status, c) and c.rejected != status.desired
+    ]
+    steps = {c.name: c.steps for c in context.spec.cohorts}
+
+    def waits_for_a_person(cohort: CohortStatus) -> bool:
+        step = steps[cohort.name][cohort.step : cohort.step + 1] if cohort.canary else ()
+        on_it = cohort.step_started_at is not None and cohort.canary == status.desired
+        return cohort.held or (on_it and any(s.pause is not None for s in step))
+
+    rolling = [c for c in open_cohorts if c.phase is not CohortPhase.WAITING]
+    return bool(rolling) and all(map(waits_for_a_person, rolling))
+
+
+def _why_back(back: Iterable[CohortStatus]) -> str:
+    """Whether harm or a person sent the cohorts back."""
+    newest = {c.decisions[0].action for c in back if c.decisions}
+    return "Aborted" if newest == {"Aborted"} else "RolledBack"
+
+
+def _undone(status: Status) -> str:
+    return (
+        f"{label(status, status.pinned)} serves because a person undid "
+        f"{label(status, status.pinned_over)}, which the spec asks for: apply another model, or "
+        f"undo to={label(status, status.pinned_over)} to try it again"
     )
 
 

@@ -118,10 +118,18 @@ def referenced(status: Status) -> frozenset[str]:
 
 
 def decided(
-    cohort: CohortStatus, action: str, revision: str, at: str, message: str
+    cohort: CohortStatus,
+    action: str,
+    revision: str,
+    at: str,
+    message: str,
+    by: str = "",
+    why: str = "",
 ) -> CohortStatus:
     """The cohort with one more decision on record."""
-    decision = Decision(action=action, revision=revision, at=at, message=cut(message))
+    decision = Decision(
+        action=action, revision=revision, at=at, message=cut(message), by=by[:256], why=cut(why)
+    )
     return structs.replace(cohort, decisions=(decision, *cohort.decisions)[:DECISIONS_KEPT])
 
 

@@ -18,10 +18,14 @@ class RecordRevision:
 
 @dataclass(frozen=True)
 class EnsureDeployment:
-    """Have this many pods of a revision (server-side apply; the template comes from its record)."""
+    """Have this many pods of a revision (server-side apply; the template comes from its record).
+
+    ``restarted_at``: when fresh pods were last wanted; empty: never.
+    """
 
     revision: str
     replicas: int
+    restarted_at: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from kohort.api.spec import Spec
 from kohort.api.status import Status
-from kohort.plan import capacity, cohorts, conditions, pausing, revisions, rules
+from kohort.plan import capacity, cohorts, commands, conditions, pausing, revisions, rules
 from kohort.plan.context import Context, Draft, Identity, Phase, routes
 from kohort.plan.outcome import (
     Action,
@@ -30,6 +30,7 @@ __all__ = ["Identity", "plan"]
 PHASES: tuple[Phase, ...] = (
     revisions.ask,
     revisions.adopt,
+    commands.obey,
     pausing.pause,
     cohorts.follow_spec,
     rules.take_turns,
@@ -82,15 +83,15 @@ def _actions(context: Context, status: Status) -> Iterator[Action]:
     """What any pass with this status wants: records, then pods, then what may go."""
     world = context.world
     for revision in status.revisions:
-        if revision.name == status.desired and revision.name not in world.recorded:
+        if revision.name == revisions.asked_for(context) and revision.name not in world.recorded:
             yield RecordRevision(revision.name, revision.number)
     wanted = capacity.wanted_pods(context, status)
     for revision in status.revisions:
         if revision.name in wanted and revision.name in world.recorded:
-            yield EnsureDeployment(revision.name, revision.replicas)
+            yield EnsureDeployment(revision.name, revision.replicas, status.restarted_at or "")
     for revision in status.revisions:
-        if revision.name in world.capacity and capacity.drained(context, revision):
+        if revision.name in world.capacity and capacity.may_go(context, status, revision):
             yield RemoveDeployment(revision.name)
-    for name in revisions.beyond_history(status):
+    for name in revisions.beyond_history(context, status):
         if name in world.recorded and name not in world.capacity:
             yield RemoveRecord(name)

@@ -13,9 +13,6 @@ from kohort.api.spec import Spec
 from kohort.api.status import RevisionStatus, Status
 from kohort.plan.context import Context, Draft, label, normal, referenced
 
-HISTORY_LIMIT = 10
-"""Revisions that are kept to go back to."""
-
 
 def revision_data(spec: Spec) -> dict[str, Any]:
     """What decides an answer: the content of a revision. Defaults are left out, so that a field that
@@ -35,10 +32,20 @@ def revision_name(name: str, spec: Spec) -> str:
     return f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
+def asked_for(context: Context) -> str:
+    """The name of the revision that the spec asks for."""
+    return revision_name(context.identity.name, context.spec)
+
+
 def ask(context: Context, draft: Draft) -> Draft:
-    """Take what the spec asks for as desired; a new wish clears what cohorts rejected."""
+    """Take what the spec asks for as desired, unless a person wants another revision over it; a new wish
+    clears what cohorts rejected."""
+    desired = asked_for(context)
+    if draft.status.pinned:
+        if draft.status.pinned_over == desired:
+            return draft
+        draft = draft.with_status(pinned="", pinned_over="")
     status = draft.status
-    desired = revision_name(context.identity.name, context.spec)
     if desired == status.desired:
         return draft
     kept = tuple(r for r in status.revisions if not _never_came_to_be(context, status, r.name))
@@ -71,7 +78,7 @@ def forget(context: Context, draft: Draft) -> Draft:
     world = context.world
     beyond = {
         name
-        for name in beyond_history(draft.status)
+        for name in beyond_history(context, draft.status)
         if name not in world.recorded and name not in world.capacity
     }
     if not beyond:
@@ -81,11 +88,13 @@ def forget(context: Context, draft: Draft) -> Draft:
     )
 
 
-def beyond_history(status: Status) -> tuple[str, ...]:
+def beyond_history(context: Context, status: Status) -> tuple[str, ...]:
     """Revisions that nobody uses and that history has no room for, oldest first."""
-    needed = referenced(status) | {status.desired}
+    former = {c.former for c in status.cohorts}
+    needed = referenced(status) | former | {status.desired, status.pinned_over}
     unneeded = sorted((r for r in status.revisions if r.name not in needed), key=lambda r: r.number)
-    return tuple(r.name for r in unneeded[: max(0, len(status.revisions) - HISTORY_LIMIT)])
+    beyond = max(0, len(status.revisions) - context.spec.history_limit)
+    return tuple(r.name for r in unneeded[:beyond])
 
 
 def _never_came_to_be(context: Context, status: Status, name: str) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import structs
 
 from kohort.analysis.timestamps import to_time
-from kohort.api.status import CohortPhase
+from kohort.api.status import CohortPhase, CohortStatus
 from kohort.plan import evidence
-from kohort.plan.context import cut, decided, normal, warning
+from kohort.plan.context import Context, Draft, cut, decided, label, normal, warning
 from kohort.plan.turn import Change, Turn
 
 
@@ -26,15 +26,51 @@ def go_back(turn: Turn) -> Change | None:
         rejected=cohort.canary if cohort.canary == turn.desired else "",
         evidence=evidence.closed(cohort),
         phase=CohortPhase.ROLLED_BACK,
+        urged=None,
         message=cut(back),
     )
-    return Change(cohort, (warning("RolledBack", f"{cohort.name}: {back}"),))
+    event = warning("RolledBack", f"{cohort.name}: {back}")
+    return Change(cohort, (event,), failed=turn.cohort.canary)
+
+
+def go_back_together(context: Context, draft: Draft, because: str) -> Draft:
+    """The other cohorts reject the desired revision too; those on it already start their way back."""
+    status = draft.status
+    desired = status.desired
+    told = f"{label(status, desired)} failed in {because}"
+
+    def rejecting(cohort: CohortStatus) -> CohortStatus:
+        on_it = cohort.stable == desired
+        if cohort.rejected == desired or (on_it and cohort.former not in context.world.recorded):
+            return cohort
+        back_on = cohort.former if on_it else cohort.stable
+        message = cut(f"{told}; back to {label(status, back_on)}")
+        return structs.replace(
+            decided(cohort, "RolledBack", desired, to_time(context.now), message),
+            canary="",
+            weight=0,
+            step=0,
+            step_started_at=None,
+            urged=None,
+            rejected=desired,
+            evidence=evidence.closed(cohort),
+            phase=CohortPhase.ROLLED_BACK,
+            message=message,
+        )
+
+    others = [c for c in status.cohorts if c.name != because and c.stable]
+    changed = {c.name: rejecting(c) for c in others}
+    events = [
+        warning("RolledBack", f"{n}: {c.message}") for n, c in changed.items() if c not in others
+    ]
+    cohorts = tuple(changed.get(c.name, c) for c in status.cohorts)
+    return draft.with_status(cohorts=cohorts).telling(*events)
 
 
 def give_up(turn: Turn) -> Change | None:
     """A canary that the spec asks for no more: clients leave it first, then another may come."""
     cohort = turn.cohort
-    if not cohort.canary or cohort.canary == turn.desired:
+    if not cohort.canary or cohort.canary == turn.target:
         return None
     change = (
         f"{turn.label(cohort.canary)} was given up: the spec asks for {turn.label(turn.desired)}"
@@ -65,6 +101,6 @@ def give_up(turn: Turn) -> Change | None:
 
 def stay_back(turn: Turn) -> Change | None:
     """What was rejected is not tried again while the spec asks for it."""
-    if turn.cohort.canary or turn.cohort.rejected != turn.desired:
+    if turn.cohort.canary or turn.leaving or turn.cohort.rejected != turn.desired:
         return None
     return turn.saying(turn.cohort.message, CohortPhase.ROLLED_BACK)

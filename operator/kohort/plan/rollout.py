@@ -10,7 +10,7 @@ from msgspec import structs
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.quantity import seconds
 from kohort.api.spec import Step
-from kohort.api.status import CohortPhase, CohortStatus
+from kohort.api.status import CohortPhase, CohortStatus, Urged
 from kohort.plan import evidence
 from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_message
 from kohort.plan.context import cut, decided, normal
@@ -22,13 +22,14 @@ def begin_step(turn: Turn) -> Change | None:
     cohort = turn.cohort
     if not _on_step(turn) or cohort.step_started_at or not turn.context.in_effect:
         return None
-    judged = cohort.evidence or (
-        evidence.begun(turn.context, cohort) if cohort.weight < 100 else ()
-    )
+    if not cohort.weight and turn.missing_pods(cohort.canary, 0):
+        return None
+    judged = cohort.evidence or (evidence.begun(turn.context, cohort) if _compared(cohort) else ())
     cohort = structs.replace(
         cohort,
         step_started_at=to_time(turn.context.now),
         evidence=judged,
+        urged=None if cohort.urged is Urged.NEXT else cohort.urged,
         message=f"{cohort.weight}% of clients are on {turn.label(cohort.canary)}",
     )
     return Change(cohort)
@@ -36,9 +37,9 @@ def begin_step(turn: Turn) -> Change | None:
 
 def hold_while_paused(turn: Turn) -> Change | None:
     """A pause holds what is under way; what is finished has nothing to hold."""
-    if not turn.context.spec.paused or turn.settled or turn.cohort.rejected == turn.desired:
-        return None
     cohort = turn.cohort
+    if not turn.held or turn.settled or cohort.rejected == turn.desired:
+        return None
     if not cohort.canary:
         return turn.saying(f"paused before {turn.label(turn.desired)}")
     return turn.saying(f"paused with {cohort.weight}% of clients on {turn.label(cohort.canary)}")
@@ -55,10 +56,10 @@ def settle(turn: Turn) -> Change | None:
 
 def await_record(turn: Turn) -> Change | None:
     """No client meets a revision that is not on record."""
-    if turn.cohort.canary or turn.desired in turn.context.world.recorded:
+    if turn.cohort.canary or turn.target in turn.context.world.recorded:
         return None
     phase = CohortPhase.WAITING if turn.cohort.stable else CohortPhase.PENDING
-    return turn.saying(f"waits until {turn.label(turn.desired)} is recorded", phase)
+    return turn.saying(f"waits until {turn.label(turn.target)} is recorded", phase)
 
 
 def serve_first(turn: Turn) -> Change | None:
@@ -82,8 +83,8 @@ def serve_first(turn: Turn) -> Change | None:
 
 
 def wait_turn(turn: Turn) -> Change | None:
-    """A cohort starts after those that it names in ``after``."""
-    if turn.cohort.canary:
+    """A cohort starts after those that it names in ``after``, unless it goes back or somebody urges it."""
+    if turn.cohort.canary or turn.at_once or turn.by_hand:
         return None
     circles = waiting_in_circles(turn.context.spec.cohorts)
     if turn.cohort.name in circles:
@@ -105,15 +106,15 @@ def start(turn: Turn) -> Change | None:
     started = to_time(context.now)
     cohort = structs.replace(
         cohort,
-        canary=turn.desired,
-        step=0,
+        canary=turn.target,
+        step=len(turn.spec.steps) if turn.at_once else 0,
         weight=0,
-        salt=_salt(context.identity.uid, cohort.name, turn.desired, started),
+        salt=_salt(context.identity.uid, cohort.name, turn.target, started),
         step_started_at=None,
-        rejected="",
+        rejected=cohort.rejected if turn.leaving else "",
         evidence=(),
         phase=CohortPhase.PREPARING,
-        message=f"prepares {turn.label(turn.desired)}",
+        message=f"prepares {turn.label(turn.target)}",
     )
     event = normal(
         "RolloutStarted",
@@ -161,18 +162,21 @@ def promote(turn: Turn) -> Change:
         return turn.saying(f"100%: {context.awaited_gateways()}", CohortPhase.PROMOTING)
     promoted = f"{turn.label(cohort.canary)} took over from {turn.label(cohort.stable)}"
     seen = evidence.summary(cohort) or "its steps compared nothing"
+    action = "RolledBack" if turn.leaving else "Promoted"
     cohort = structs.replace(
-        decided(cohort, "Promoted", cohort.canary, to_time(context.now), seen),
+        decided(cohort, action, cohort.canary, to_time(context.now), seen),
         stable=cohort.canary,
+        former="" if turn.leaving else cohort.stable,
         canary="",
         step=0,
         weight=0,
         step_started_at=None,
         evidence=evidence.closed(cohort),
-        phase=CohortPhase.STABLE,
+        urged=None,
+        phase=CohortPhase.ROLLED_BACK if turn.leaving else CohortPhase.STABLE,
         message=cut(promoted),
     )
-    return Change(cohort, (normal("Promoted", f"{cohort.name}: {promoted}: {seen}"),))
+    return Change(cohort, (normal(action, f"{cohort.name}: {promoted}: {seen}"),))
 
 
 def hold_end(cohort: CohortStatus, step: Step) -> datetime | None:
@@ -188,7 +192,9 @@ def _awaited(turn: Turn) -> str:
     step = turn.spec.steps[cohort.step]
     if cohort.step_started_at is None:
         return context.awaited_gateways()
-    compared = cohort.weight < 100
+    if step.pause is not None:
+        return f"waits for a person: kubectl kohort promote {context.identity.name} {cohort.name}"
+    compared = _compared(cohort)
     if step.until is not None and compared:
         return evidence.unproven(context, cohort)
     end = hold_end(cohort, step)
@@ -205,6 +211,11 @@ def _awaited(turn: Turn) -> str:
     if compared and not evidence.read_since(cohort, end):
         return "its time is over; waits for one more look at the counters"
     return ""
+
+
+def _compared(cohort: CohortStatus) -> bool:
+    """Whether both arms have clients."""
+    return 0 < cohort.weight < 100
 
 
 def _on_step(turn: Turn) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kohort.api.spec import OnFailure
 from kohort.plan import rollback, rollout
 from kohort.plan.context import Context, Draft
 from kohort.plan.evidence import watched
@@ -32,7 +33,13 @@ def take_turns(context: Context, draft: Draft) -> Draft:
         draft = draft.with_status(
             cohorts=tuple(change.cohort if c.name == spec.name else c for c in draft.status.cohorts)
         ).telling(*change.events)
+        if change.failed == draft.status.desired and _all_go_back(context):
+            draft = rollback.go_back_together(context, draft, because=change.cohort.name)
     return draft
+
+
+def _all_go_back(context: Context) -> bool:
+    return context.spec.on_failure is OnFailure.ROLL_BACK_ALL
 
 
 def decide(turn: Turn) -> Change:

@@ -7,9 +7,10 @@ from datetime import datetime
 
 from kohort.analysis.timestamps import from_time
 from kohort.api.status import Status
-from kohort.plan.capacity import DRAIN
+from kohort.plan.capacity import gone_at
 from kohort.plan.conditions import deadline
 from kohort.plan.context import Context
+from kohort.plan.pausing import is_paused
 from kohort.plan.rollout import hold_end
 
 SHORTEST = 0.05
@@ -26,9 +27,10 @@ def wake_after(context: Context, status: Status) -> float | None:
 
 def _moments(context: Context, status: Status) -> Iterator[datetime]:
     for revision in status.revisions:
-        if revision.unused_since:
-            yield from_time(revision.unused_since) + DRAIN
-    if context.spec.paused:
+        end = gone_at(context, status, revision)
+        if end is not None:
+            yield end
+    if is_paused(context, status):
         return
     for revision in status.revisions:
         if revision.preparing_since:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from kohort.api.spec import Cohort
-from kohort.api.status import CohortPhase, CohortStatus, Status
+from kohort.api.status import CohortPhase, CohortStatus, Status, Urged
 from kohort.plan.capacity import next_weight, pods_for
 from kohort.plan.context import Context, cut, label
 from kohort.plan.outcome import Event
+from kohort.plan.pausing import is_paused
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a rule made of a cohort, if only another message, and what people should hear."""
+    """What a rule made of a cohort, if only another message, and what people should hear.
+
+    ``failed``: the revision that was seen to do harm.
+    """
 
     cohort: CohortStatus
     events: tuple[Event, ...] = ()
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,40 @@ class Turn:
         return self.status.desired
 
     @property
+    def leaving(self) -> bool:
+        """Whether the cohort is on a revision that it rejects, because others failed on it."""
+        return bool(self.cohort.rejected) and self.cohort.rejected == self.cohort.stable
+
+    @property
+    def target(self) -> str:
+        """The revision on which the cohort is to end."""
+        return self.cohort.former if self.leaving else self.desired
+
+    @property
     def settled(self) -> bool:
-        """Whether the cohort is where the spec wants it."""
-        return self.cohort.stable == self.desired and not self.cohort.canary
+        """Whether the cohort is where it is to end."""
+        return self.cohort.stable == self.target and not self.cohort.canary
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person wants the cohort to move whatever is awaited."""
+        return self.cohort.urged is not None or (
+            bool(self.status.pinned) and self.status.pinned == self.desired
+        )
+
+    @property
+    def held(self) -> bool:
+        """Whether a pause keeps the cohort where it is."""
+        paused = is_paused(self.context, self.status) or self.cohort.held
+        return paused and not self.by_hand and not self.leaving
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the cohort moves without steps: a person wants it so, or it goes back to a revision
+        that still has all of its pods."""
+        back = self.target == self.cohort.former
+        warm = back and self.context.ready(self.target) >= self.context.spec.replicas
+        return self.leaving or warm or (self.by_hand and self.cohort.urged is not Urged.NEXT)
 
     @property
     def steps_done(self) -> bool:

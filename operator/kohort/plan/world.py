@@ -53,10 +53,12 @@ class World:
 
     ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
     ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name,
-    only cohorts whose counters were read since the last pass.
+    only cohorts whose counters were read since the last pass. ``command``: what a person asks for, as
+    it stands in the annotation.
     """
 
     recorded: Mapping[str, int] = field(default_factory=dict)
     capacity: Mapping[str, Capacity] = field(default_factory=dict)
     gateways: Gateways = field(default_factory=Gateways)
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    command: str = ""

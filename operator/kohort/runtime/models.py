@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kohort.act.manifests import Owner
+from kohort.api.command import ANNOTATION_COMMAND
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.observe.wire import Metadata
@@ -25,6 +26,7 @@ class Model(msgspec.Struct, frozen=True):
     spec: Spec | None
     status: Status
     invalid: str = ""
+    command: str = ""
 
     @property
     def owner(self) -> Owner:
@@ -80,6 +82,7 @@ def _model(
         spec=spec,
         status=status,
         invalid=invalid,
+        command=meta.annotations.get(ANNOTATION_COMMAND, ""),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from kohort.act.apply import Applied, Writer
 from kohort.act.events import Recorder
+from kohort.act.manifests import Scale
 from kohort.analysis.reading import Reading
 from kohort.api.status import Condition, Phase, Status
 from kohort.kube import ApiError
@@ -145,6 +146,7 @@ class Reconciler:
             capacity=self._capacity(key),
             gateways=gateways,
             readings=readings,
+            command=model.command,
         )
         outcome = plan(identity, model.spec, model.status, world, now)
         lag = self._lag(model, outcome)
@@ -231,7 +233,10 @@ class Reconciler:
         before = refused.pop(action.revision, None)
         try:
             answer = await self._writer.ensure_deployment(
-                model.owner, action.revision, action.replicas, known
+                model.owner,
+                action.revision,
+                Scale(action.replicas, action.restarted_at),
+                known,
             )
         except ApiError as error:
             if error.status not in REFUSED:
