@@ -84,6 +84,20 @@ ACCEPTED: dict[str, Spec] = {
     "steps that stay at a weight": {
         "cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m"}, {"weight": 5}]}]
     },
+    "a step that waits for a person before any client has the revision": {
+        "cohorts": [
+            {
+                **EVERYONE,
+                "steps": [{"weight": 0, "pause": {}}, {"weight": 5, "until": "NonInferior"}],
+            }
+        ]
+    },
+    "a hold without clients": {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "hold": "1m"}]}]},
+    "all go back together, and a longer way back": {
+        "onFailure": "RollBackAll",
+        "keepWarm": "1h",
+        "historyLimit": 20,
+    },
     "gpus": {"gpu": {"count": 2, "products": ["NVIDIA-L4"]}},
 }
 
@@ -154,8 +168,21 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "hold and until in one step": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m", "until": "NonInferior"}]}]},
-        "set hold or until, not both",
+        "set one of hold, until and pause",
     ),
+    "hold and pause in one step": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m", "pause": {}}]}]},
+        "set one of hold, until and pause",
+    ),
+    "a step in which nothing happens": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 0}]}]},
+        "a step of weight 0 needs hold or pause",
+    ),
+    "a proof without clients": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "until": "NonInferior"}]}]},
+        "a step of weight 0 needs hold or pause",
+    ),
+    "a history that nobody can go back in": ({"historyLimit": 0}, "spec.historyLimit"),
     "evidence that nothing can be compared for": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "NonInferior"}]}]},
         "at weight 100 there is no control left to compare with",
