@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
+from typing import Any
 
 from kohort_local import manifests
 from kohort_local.cluster import Cluster
@@ -114,6 +115,30 @@ async def test_a_model_pod_that_is_deleted_costs_no_request(
             await asyncio.to_thread(installation.kubectl, "delete", "pod", name)
             await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)
     nobody_noticed(traffic.account)
+
+
+async def test_clients_of_a_canary_that_has_lost_all_pods_are_served_by_stable(
+    model: Model,
+) -> None:
+    steps = [{"weight": 50, "hold": "1h"}]
+    async with model.served("v1", cohorts=cohorts_with(model, steps)) as traffic:
+        model.apply("v2", cohorts=cohorts_with(model, steps))
+        await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight") == 50)
+        canary = model.cohort("singles")["canary"]
+        for _ in range(3):
+            names = [name for name in model.pods().values() if name.startswith(canary)]
+            await asyncio.to_thread(model.kubectl, "delete", "pod", *names)
+            before = traffic.account.total
+            await in_thread("clients go on", lambda n=before: traffic.account.total > n + 300)
+    nobody_noticed(traffic.account)
+    assert model.cohort("singles")["weight"] == 50
+    assert any(len(path) > 2 for path in traffic.account.paths.values()), "nobody fell back"
+
+
+def cohorts_with(model: Model, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two cohorts with other steps."""
+    listed: list[dict[str, Any]] = model.manifest("v1")["spec"]["cohorts"]
+    return [{**cohort, "steps": steps} for cohort in listed]
 
 
 async def test_a_restart_of_the_api_server_stops_no_request_and_no_rollout(

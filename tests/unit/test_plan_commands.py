@@ -321,3 +321,18 @@ def promoted() -> Cluster:
     cluster.command = ""
     cluster.events.clear()
     return cluster
+
+
+def test_a_wait_for_a_person_is_a_pause_also_where_another_cohort_went_back() -> None:
+    steps = (Step(weight=20, pause=Pause()),)
+    cluster = rolling(
+        cohorts=(
+            Cohort(name="staff", steps=SLOW, match=(ACME,)),
+            Cohort(name="everyone", steps=steps),
+        )
+    )
+    say(cluster, "abort staff")
+    for _ in range(5):
+        cluster.tick()
+    assert cluster.cohort("everyone").weight == 20
+    assert cluster.status.phase == "Paused"

@@ -581,3 +581,15 @@ def test_a_revision_is_named_by_what_decides_an_answer() -> None:
     assert revision_name(NAME, model(1)) == revision_name(NAME, model(1, replicas=7, paused=True))
     assert revision_name(NAME, model(1)) != revision_name(NAME, model(1, template={"metadata": {}}))
     assert revision_name(NAME, model(1)) != revision_name(NAME, model(2))
+
+
+@pytest.mark.parametrize(("gateways", "told"), [(3, ""), (5, " and 2 more")])
+def test_of_many_gateways_that_are_behind_some_are_named(gateways: int, told: str) -> None:
+    cluster = Cluster(model(1))
+    cluster.gateways = {f"gateway-{i}": None for i in range(gateways)}
+    cluster.decide()
+    cluster.decide()
+    cluster.start_pods()
+    cluster.decide()
+    cluster.decide()
+    assert cluster.cohort().message == f"waits for gateway gateway-0, gateway-1, gateway-2{told}"

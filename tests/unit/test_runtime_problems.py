@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from kohort.contract import Failure, FailureReason
-from kohort.observe.capacity import capacity, endpoints
+from kohort.observe.capacity import capacity, endpoints, serving
 from kohort.observe.objects import Deployment, Pod, parse_pod
 from kohort.plan.world import Problem
 from kohort.route.table import Endpoint
@@ -143,6 +143,13 @@ def test_a_pod_that_is_being_deleted_is_neither_ready_capacity_nor_an_endpoint()
         "burger-1": (Endpoint("127.64.0.9", 8080),),
         "burger-2": (),
     }
+
+
+def test_pods_on_their_way_out_are_endpoints_while_there_is_no_other() -> None:
+    leaving = pod(conditions=READY, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    gone = pod(conditions=(), metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    assert endpoints([leaving, gone], ["burger-1"]) == {"burger-1": (Endpoint("127.64.0.9", 8080),)}
+    assert serving([leaving, gone]) == frozenset()
 
 
 def test_a_deployment_on_its_way_out_is_no_capacity() -> None:

@@ -29,12 +29,23 @@ def capacity(deployments: Mapping[str, Deployment], pods: Iterable[Pod]) -> dict
 
 
 def endpoints(pods: Iterable[Pod], revisions: Iterable[str]) -> dict[str, tuple[Endpoint, ...]]:
-    """Where the ready pods of these revisions listen; a revision without any has none."""
-    found: dict[str, list[Endpoint]] = {revision: [] for revision in revisions}
+    """Where the ready pods of these revisions listen; a revision without any has none.
+
+    Where all of them are on their way out, those that still answer: until gateways have other routes,
+    they are better than nothing.
+    """
+    stay: dict[str, list[Endpoint]] = {revision: [] for revision in revisions}
+    leave: dict[str, list[Endpoint]] = {revision: [] for revision in stay}
     for pod in pods:
-        if pod.revision in found and pod.ready and not pod.deleting:
-            found[pod.revision].append(Endpoint(pod.address, PORT_SERVER))
-    return {revision: tuple(sorted(addresses)) for revision, addresses in found.items()}
+        if pod.revision in stay and pod.ready:
+            listed = (leave if pod.deleting else stay)[pod.revision]
+            listed.append(Endpoint(pod.address, PORT_SERVER))
+    return {name: tuple(sorted(stay[name] or leave[name])) for name in stay}
+
+
+def serving(pods: Iterable[Pod]) -> frozenset[str]:
+    """Revisions with a ready pod that stays."""
+    return frozenset(pod.revision for pod in pods if pod.ready and not pod.deleting)
 
 
 def _problem(deployment: Deployment, pods: Iterable[Pod]) -> Problem | None:

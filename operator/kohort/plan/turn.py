@@ -59,9 +59,7 @@ class Turn:
     @property
     def by_hand(self) -> bool:
         """Whether a person wants the cohort to move whatever is awaited."""
-        return self.cohort.urged is not None or (
-            bool(self.status.pinned) and self.status.pinned == self.desired
-        )
+        return self.cohort.urged is not None or bool(self.status.pinned)
 
     @property
     def held(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -76,6 +76,20 @@ class Endpoint:
 
 Endpoints = Mapping[str, tuple[Endpoint, ...]]
 """Ready endpoints by revision name."""
+
+
+def with_fallback(table: RouteTable, serving: Container[str]) -> RouteTable:
+    """The routes with no client on a canary that has no pod left, where stable has one.
+
+    What ``status`` intends stays: the canary's clients are back on it with its first ready pod.
+    ``serving``: revisions with ready pods.
+    """
+
+    def served(cohort: CohortRoute) -> CohortRoute:
+        empty = cohort.canary not in serving and cohort.stable in serving
+        return replace(cohort, weight=0) if cohort.weight and empty else cohort
+
+    return replace(table, cohorts=tuple(served(cohort) for cohort in table.cohorts))
 
 
 def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:

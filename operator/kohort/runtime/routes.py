@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kohort.api.status import Status
-from kohort.observe.capacity import endpoints
+from kohort.observe.capacity import endpoints, serving
 from kohort.observe.objects import Pod
 from kohort.observe.store import Store
-from kohort.route.table import Endpoints, ModelKey, RouteTable, route_table
+from kohort.route.table import Endpoints, ModelKey, RouteTable, route_table, with_fallback
 from kohort.runtime.models import Models
 
 
@@ -57,7 +57,7 @@ class Publisher:
             return  # what is served stays until the spec can be read again
         table = self.table(key)
         if table is not None:
-            self._sink.publish(table, endpoints(self._pods.of(key).values(), table.revisions))
+            self._sink.publish(table, self._endpoints(table))
             self._published.add(key)
             self._on_publish()
         elif key in self._published:
@@ -71,11 +71,18 @@ class Publisher:
             return
         table = route_table(key, model.spec, status)
         if table is not None:
-            self._sink.prepare(table, endpoints(self._pods.of(key).values(), table.revisions))
+            self._sink.prepare(self._with_pods(table), self._endpoints(table))
 
     def table(self, key: ModelKey) -> RouteTable | None:
-        """The routes that the persisted status intends."""
+        """The routes that the persisted status intends, as far as there are pods for them."""
         model = self._models.get(key)
         if model is None or model.spec is None:
             return None
-        return route_table(key, model.spec, model.status)
+        table = route_table(key, model.spec, model.status)
+        return None if table is None else self._with_pods(table)
+
+    def _with_pods(self, table: RouteTable) -> RouteTable:
+        return with_fallback(table, serving(self._pods.of(table.key).values()))
+
+    def _endpoints(self, table: RouteTable) -> Endpoints:
+        return endpoints(self._pods.of(table.key).values(), table.revisions)
