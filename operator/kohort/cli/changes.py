@@ -44,10 +44,8 @@ def _cohort(before: CohortView | None, after: CohortView, model: str) -> list[st
         for decision in after.decisions[:1]
         if (decision,) != old
     ]
-    if before is None or _place(before) != _place(after):
-        arms = f"{after.stable} -> {after.canary} {after.weight}%" if after.canary else after.stable
-        step = f" step {after.step_text}" if after.step_text else ""
-        lines.append(_joined(f"{name}: {after.phase} {arms}{step}".rstrip(), after.message))
+    if before is None or _where(before) != _where(after):
+        lines.append(f"{model}/{place(after)}")
     verdicts = {e.metric: e.verdict for e in before.evidence} if before else {}
     lines += [
         f"{name}: {e.metric} {e.verdict}, {e.canary.failed:,}/{e.canary.requests:,} vs "
@@ -58,7 +56,16 @@ def _cohort(before: CohortView | None, after: CohortView, model: str) -> list[st
     return lines
 
 
-def _place(cohort: CohortView) -> tuple[object, ...]:
+def place(cohort: CohortView) -> str:
+    """Where a cohort is, in one line: ``staff: Analyzing v1 -> v2 5% step 1/3, MESSAGE``."""
+    arms = cohort.stable
+    if cohort.canary:
+        arms = f"{cohort.stable} -> {cohort.canary} {cohort.weight}%"
+    step = f" step {cohort.step_text}" if cohort.step_text else ""
+    return _joined(f"{cohort.name}: {cohort.phase} {arms}{step}".rstrip(), cohort.message)
+
+
+def _where(cohort: CohortView) -> tuple[object, ...]:
     message = _FIGURES.sub("#", cohort.message)
     arms = cohort.stable, cohort.canary, cohort.weight, cohort.step_text
     return cohort.phase, *arms, message

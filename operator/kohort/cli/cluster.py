@@ -1,4 +1,4 @@
-"""Reading ModelDeployments and their pods from a cluster; what goes wrong becomes one clear line."""
+"""ModelDeployments and their pods in a cluster; what goes wrong becomes one clear line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from kohort.contract import API_VERSION, GROUP, LABEL_MODEL, PLURAL
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 WATCH_SECONDS = 240  # then listed again: a missed event shows up at the latest after this time
+MERGE_PATCH = "application/merge-patch+json"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +36,10 @@ class ForbiddenError(ClusterError):
     """The person may not do this."""
 
 
+class ConflictError(ClusterError):
+    """The object has changed since it was read."""
+
+
 class Cluster:
     """The cluster of one kubeconfig context, seen from one namespace."""
 
@@ -44,13 +50,26 @@ class Cluster:
             urllib3.exceptions.InsecureRequestWarning
         )  # the kubeconfig's choice
         settings = client.Configuration()
-        default_namespace = _load(kubeconfig, context, settings)
+        default_namespace, self._user = _load(kubeconfig, context, settings)
         settings.retries = False
         self.host: str = settings.host
         self.namespace = namespace or default_namespace
         api = client.ApiClient(settings)
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
+        self._authentication = client.AuthenticationV1Api(api)
+
+    def who(self) -> str:
+        """The person as the cluster knows them; one who may not ask goes by the kubeconfig's name."""
+        try:
+            review = self._asked(
+                self._authentication.create_self_subject_review,
+                client.V1SelfSubjectReview(),
+                _preload_content=False,
+            )
+            return str(json.loads(review.data)["status"]["userInfo"]["username"])
+        except (ForbiddenError, NotFoundError):
+            return self._user
 
     def get(self, name: str) -> Resource:
         """One ModelDeployment; ``NotFoundError`` names similar ones of the namespace."""
@@ -65,6 +84,17 @@ class Cluster:
             raise NotFoundError(
                 not_found("model deployment", name, names, self.namespace)
             ) from None
+
+    def patch(self, name: str, body: Resource) -> Resource:
+        """The ModelDeployment after a merge patch; ``ConflictError`` when the patch names a
+        resourceVersion that is not the present one."""
+        group, version = API_VERSION.split("/")
+        patched: Resource = self._asked(
+            self._custom.patch_namespaced_custom_object,
+            *(group, version, self.namespace, PLURAL, name, body),
+            _content_type=MERGE_PATCH,
+        )
+        return patched
 
     def list_models(self, everywhere: bool = False) -> list[Resource]:
         """The ModelDeployments of the namespace, or of all namespaces."""
@@ -89,11 +119,13 @@ class Cluster:
         items: list[Resource] = json.loads(answer.data)["items"]
         return items
 
-    def watch_models(self, name: str | None, everywhere: bool) -> Iterator[list[Resource]]:
-        """All of them after every change, or just the one with this name; ends after a while."""
+    def watch_models(
+        self, name: str | None, everywhere: bool = False, seconds: int = WATCH_SECONDS
+    ) -> Iterator[list[Resource]]:
+        """All of them after every change, or just the one with this name; ends after ``seconds``."""
         call, arguments = self._models(everywhere)
         only = {"field_selector": f"metadata.name={name}"} if name else {}
-        yield from self._watched(call, *arguments, **only)
+        yield from self._watched(call, *arguments, seconds=seconds, **only)
 
     def watch_pods(self, name: str) -> Iterator[list[Resource]]:
         """The pods of one model after every change; ends after a while."""
@@ -110,7 +142,7 @@ class Cluster:
         return self._custom.list_namespaced_custom_object, arguments
 
     def _watched(
-        self, call: Callable[..., Any], *args: str, **only: str
+        self, call: Callable[..., Any], *args: str, seconds: int = WATCH_SECONDS, **only: str
     ) -> Iterator[list[Resource]]:
         """Everything listed first, then again after each event; ends when the server ends the watch."""
         listed = json.loads(self._asked(call, *args, **only, _preload_content=False).data)
@@ -121,8 +153,8 @@ class Cluster:
             *args,
             **only,
             resource_version=listed["metadata"]["resourceVersion"],
-            timeout_seconds=WATCH_SECONDS,
-            _request_timeout=(CONNECT_SECONDS, WATCH_SECONDS + READ_SECONDS),
+            timeout_seconds=seconds,
+            _request_timeout=(CONNECT_SECONDS, seconds + READ_SECONDS),
         )
         with self._explained():
             for event in events:
@@ -160,8 +192,8 @@ def not_found(kind: str, name: str, names: list[str], place: str) -> str:
     return f'no {kind} "{name}" in {place}{hint}'
 
 
-def _load(kubeconfig: str | None, context: str | None, settings: Any) -> str:
-    """Fills the client's settings; returns the namespace that the context names."""
+def _load(kubeconfig: str | None, context: str | None, settings: Any) -> tuple[str, str]:
+    """Fills the client's settings; returns the namespace and the user that the context names."""
     try:
         contexts, current = config.list_kube_config_contexts(config_file=kubeconfig)
         if context and context not in (names := [c["name"] for c in contexts]):
@@ -170,12 +202,13 @@ def _load(kubeconfig: str | None, context: str | None, settings: Any) -> str:
         config.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=settings
         )
-        return str(chosen.get("context", {}).get("namespace") or "default")
+        details = chosen.get("context", {})
+        return str(details.get("namespace") or "default"), str(details.get("user") or "")
     except (config.ConfigException, OSError) as error:
         with contextlib.suppress(config.ConfigException):
             if kubeconfig is None and context is None:
                 config.load_incluster_config(client_configuration=settings)
-                return "default"
+                return "default", ""
         raise ClusterError(
             f"no usable kubeconfig{f' at {kubeconfig}' if kubeconfig else ''} ({_one_line(error)}): "
             "set KUBECONFIG or --kubeconfig"
@@ -193,8 +226,16 @@ def _refusal(error: Any, host: str) -> ClusterError:
     if error.status == 401:
         return ClusterError(f"the cluster at {host} does not accept your credentials: log in again")
     if error.status == 403:
-        return ForbiddenError(f"{said}; ask for a role that may get, list and watch this")
+        return ForbiddenError(f"{said}; ask for a role that may {_refused_wish(said)}")
+    if error.status == 409:
+        return ConflictError(said)
     return ClusterError(f"the cluster at {host} answered {error.status}: {said}")
+
+
+def _refused_wish(said: str) -> str:
+    """What a role has to allow, out of the server's words: ``patch modeldeployments.kohort.dev``."""
+    wish = re.search(r'cannot (\S+) resource "([^"]+)" in API group "([^"]*)"', said)
+    return f"{wish[1]} {'.'.join(filter(None, wish.groups()[1:]))}" if wish else "do this"
 
 
 def _root(error: BaseException) -> str:
