@@ -91,7 +91,12 @@ class Cluster:
         group, version = API_VERSION.split("/")
         patched: Resource = self._asked(
             self._custom.patch_namespaced_custom_object,
-            *(group, version, self.namespace, PLURAL, name, body),
+            group,
+            version,
+            self.namespace,
+            PLURAL,
+            name,
+            body,
             _content_type=MERGE_PATCH,
         )
         return patched
