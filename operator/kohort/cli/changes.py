@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import plural
+from kohort.cli.words import asked_by, plural
 
 _FIGURES = re.compile(r"\d[\d.,:]*")
 
@@ -20,6 +20,10 @@ def changes(before: ModelView | None, after: ModelView) -> list[str]:
     lines = []
     if before is None or _headline(before) != _headline(after):
         lines.append(_joined(f"{after.name}: {after.phase}", after.own_message))
+    told = after.command
+    if told and (before is None or before.command != told):
+        what = "carried out" if told.accepted else "refused"
+        lines.append(_joined(f"{after.name}: {what}: {told.line}", told.message))
     known = {c.name: c for c in before.cohorts} if before else {}
     for cohort in after.cohorts:
         lines += _cohort(known.get(cohort.name), cohort, after.name)
@@ -40,7 +44,10 @@ def _cohort(before: CohortView | None, after: CohortView, model: str) -> list[st
     name = f"{model}/{after.name}"
     old = before.decisions[:1] if before else after.decisions[:1]
     lines = [
-        _joined(f"{name}: {decision.action} {decision.revision}", decision.message)
+        _joined(
+            f"{name}: {decision.action} {decision.revision}{asked_by(decision.by, decision.why)}",
+            decision.message,
+        )
         for decision in after.decisions[:1]
         if (decision,) != old
     ]
@@ -62,12 +69,13 @@ def place(cohort: CohortView) -> str:
     if cohort.canary:
         arms = f"{cohort.stable} -> {cohort.canary} {cohort.weight}%"
     step = f" step {cohort.step_text}" if cohort.step_text else ""
-    return _joined(f"{cohort.name}: {cohort.phase} {arms}{step}".rstrip(), cohort.message)
+    held = ", held" if cohort.held else ""
+    return _joined(f"{cohort.name}: {cohort.phase} {arms}{step}".rstrip() + held, cohort.message)
 
 
 def _where(cohort: CohortView) -> tuple[object, ...]:
     message = _FIGURES.sub("#", cohort.message)
-    arms = cohort.stable, cohort.canary, cohort.weight, cohort.step_text
+    arms = cohort.stable, cohort.canary, cohort.weight, cohort.step_text, cohort.held
     return cohort.phase, *arms, message
 
 

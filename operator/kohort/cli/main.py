@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kohort.api.command import CommandError
-from kohort.cli import show, verbs
+from kohort.cli import history, show, verbs
 from kohort.cli.cluster import ClusterError
 from kohort.cli.options import cluster_options
 from kohort.cli.sending import SendingError
@@ -18,7 +18,7 @@ from kohort.cli.terminal import degrade
 from kohort.cli.view import ViewError
 
 INTERRUPTED = 130  # as a shell counts SIGINT
-FAMILIES = (show, verbs)
+FAMILIES = (show, verbs, history)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kohort.api.command import ANNOTATION_COMMAND, Command, command_id, parse_command
 from kohort.cli.cluster import Cluster, ConflictError, NotFoundError
-from kohort.cli.view import Resource, read_status
+from kohort.cli.view import Resource, command_line, read_status, waiting
 
 T = TypeVar("T")
 
@@ -72,12 +72,6 @@ def await_answer(cluster: Cluster, name: str, command: Command, patience: float)
     return answered
 
 
-def waiting(resource: Resource) -> str:
-    """The line that Kohort has not answered yet; empty when there is none."""
-    line, told = _line(resource), read_status(resource).command
-    return line if command_id(line) != (told.id if told else "") else ""
-
-
 def answer(resource: Resource, command: Command) -> Answer | None:
     """What a ModelDeployment tells of a command; None while it waits.
 
@@ -87,7 +81,7 @@ def answer(resource: Resource, command: Command) -> Answer | None:
     told = read_status(resource).command
     if told and told.id == command.id:
         return Answer(told.accepted, told.message, resource)
-    line = _line(resource)
+    line = command_line(resource)
     if command_id(line) == command.id:
         return None
     overtaken = f'another command came before Kohort answered: "{line}"'
@@ -119,8 +113,3 @@ def _seen(
             if time.monotonic() > until:
                 break
     return None
-
-
-def _line(resource: Resource) -> str:
-    annotations = resource["metadata"].get("annotations") or {}
-    return str(annotations.get(ANNOTATION_COMMAND, ""))

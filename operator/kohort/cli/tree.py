@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 
 from rich.cells import cell_len
@@ -14,9 +15,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kohort.analysis.wording import figures
-from kohort.api.status import Evidence
+from kohort.api.status import CommandStatus, Evidence
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import age, plural, share, uri_tail
+from kohort.cli.words import age, asked_by, clock, parse_time, plural, share, uri_tail
 
 WIDTH_OF_MESSAGES = 100  # a list has messages from this width on
 MOST_PODS = 8  # of one revision; those that are not ready come first
@@ -93,7 +94,7 @@ class Layout:
         phases = _column((c.phase for c in view.cohorts), self.width // 4)
         arms = _column((self._arms(c) for c in view.cohorts), self.width // 3)
         for cohort in view.cohorts:
-            root.add(self.cohort(cohort, names, phases, arms))
+            root.add(self.cohort(cohort, view.now, names, phases, arms))
         shown = [r for r in view.revisions if r.roles or r.pods or r.wanted]
         for revision in shown:
             branch = root.add(self.revision(revision))
@@ -107,7 +108,9 @@ class Layout:
             root.add(Text(f"and {plural(former, 'former revision')} without pods", "dim"))
         return root
 
-    def cohort(self, cohort: CohortView, names: int, phases: int, arms: int) -> RenderableType:
+    def cohort(
+        self, cohort: CohortView, now: datetime, names: int, phases: int, arms: int
+    ) -> RenderableType:
         """One cohort: its place on the first line, evidence and what is awaited below."""
         line = Text.assemble(
             (_pad(cohort.name, names), "bold"), "  ", _word(cohort.phase, phases), "  "
@@ -118,10 +121,12 @@ class Layout:
             line.append(f"  step {cohort.step_text}" if cohort.step_text else "")
         elif cohort.rejected:
             line.append(f"  {cohort.rejected} rejected", "red")
+        if cohort.held:
+            line.append("  held", "bold yellow")
         below = [self.evidence(e) for e in cohort.evidence]
         if message := _without_figures(cohort):
             below.append(Text(message, "italic"))
-        return _indented(line, below)
+        return _indented(line, below + _last_wish(cohort, now))
 
     def evidence(self, evidence: Evidence) -> Text:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
@@ -241,7 +246,30 @@ def _notes(view: ModelView) -> list[Text]:
     notes = [Text(view.own_message)] if view.own_message else []
     if not view.seen:
         notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
+    if view.waiting:
+        notes.append(Text(f"waits for Kohort to {view.waiting}", "yellow"))
+    elif view.command:
+        notes.append(_newest_command(view.command, view.now))
     return notes
+
+
+def _newest_command(command: CommandStatus, now: datetime) -> Text:
+    """``pause staff at 10:41:07: staff is held (asked for by anna)``; refused ones stand out."""
+    at = parse_time(command.at)
+    told = f"{command.line}{f' at {clock(at, now)}' if at else ''}"
+    if command.accepted:
+        return Text(f"{told}: {command.message}", "dim")
+    return Text(f"{told}: refused: {command.message}", "red")
+
+
+def _last_wish(cohort: CohortView, now: datetime) -> list[Text]:
+    """The newest decision, if a person took it."""
+    newest = cohort.decisions[0] if cohort.decisions else None
+    if newest is None or not (newest.by or newest.why):
+        return []
+    at = parse_time(newest.at)
+    told = f"{newest.action}{f' at {clock(at, now)}' if at else ''}"
+    return [Text(f"{told}{asked_by(newest.by, newest.why)}", "dim")]
 
 
 def _distinct(values: Iterable[str]) -> str:

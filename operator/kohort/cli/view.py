@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from kohort.api.command import ANNOTATION_COMMAND, NEXT, CommandError, command_id, parse_command
 from kohort.api.spec import Step
 from kohort.api.status import (
     CohortPhase,
     CohortStatus,
+    CommandStatus,
     Decision,
     Evidence,
     RevisionStatus,
@@ -59,7 +61,7 @@ class RevisionView:
 @dataclass(frozen=True)
 class CohortView:
     """One cohort. ``stable``, ``canary`` and ``rejected`` are labels such as v2, or empty; a revision
-    whose number is not known goes by its name.
+    whose number is not known goes by its name. ``held``: by a person, with ``held_since``.
 
     ``steps`` are those of the spec; empty when the spec has no such cohort any more. ``evidence``
     is empty unless it belongs to the present canary or one that went back, and comes without its state;
@@ -76,6 +78,8 @@ class CohortView:
     step: int
     steps: tuple[Step, ...]
     since: datetime | None
+    held: bool
+    held_since: datetime | None
     evidence: tuple[Evidence, ...]
     decisions: tuple[Decision, ...]
 
@@ -89,7 +93,11 @@ class CohortView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """One ModelDeployment. ``seen`` is false while the operator has not taken in the latest spec."""
+    """One ModelDeployment. ``seen`` is false while the operator has not taken in the latest spec.
+
+    ``held``: a person holds all of it. ``instead_of``: what the spec asks for while a person wants
+    ``desired`` instead. ``command``: the newest one that was answered; ``waiting``: one that was not yet.
+    """
 
     namespace: str
     name: str
@@ -99,7 +107,11 @@ class ModelView:
     phase: str
     message: str
     desired: str
+    instead_of: str
     paused_since: datetime | None
+    held: bool
+    command: CommandStatus | None
+    waiting: str
     ready: int
     wanted: int
     cohorts: tuple[CohortView, ...]
@@ -142,7 +154,11 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
         phase=status.phase,
         message=clean(status.message),
         desired=labels.get(status.desired, clean(status.desired)),
+        instead_of=labels.get(status.pinned_over, clean(status.pinned_over)),
         paused_since=parse_time(status.paused_at),
+        held=status.held,
+        command=_command(status.command),
+        waiting=spoken(waiting(resource)),
         ready=status.ready_replicas,
         wanted=status.replicas,
         cohorts=tuple(_cohort(c, steps.get(c.name, ()), labels) for c in status.cohorts),
@@ -151,6 +167,28 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
             for r in sorted(status.revisions, key=lambda r: -r.number)
         ),
     )
+
+
+def waiting(resource: Resource) -> str:
+    """The line of a command that Kohort has not answered yet; empty when there is none."""
+    line, told = command_line(resource), read_status(resource).command
+    return line if command_id(line) != (told.id if told else "") else ""
+
+
+def command_line(resource: Resource) -> str:
+    """The newest command as it stands in the annotation; empty when there is none."""
+    annotations = resource.get("metadata", {}).get("annotations") or {}
+    return str(annotations.get(ANNOTATION_COMMAND, ""))
+
+
+def spoken(line: str) -> str:
+    """A command as people say it: ``promote staff to all``; what is none as it stands."""
+    try:
+        command = parse_command(line)
+    except CommandError:
+        return clean(line)
+    far = f"to {clean(command.to)}" if command.to not in ("", NEXT) else ""
+    return " ".join(filter(None, (command.verb.value, command.cohort, far)))
 
 
 def pod_view(pod: Resource) -> PodView:
@@ -205,9 +243,17 @@ def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, 
         step=cohort.step,
         steps=steps,
         since=parse_time(cohort.step_started_at),
+        held=cohort.held,
+        held_since=parse_time(cohort.paused_at),
         evidence=tuple(map(_evidence, cohort.evidence)) if judged else (),
         decisions=tuple(_decision(d, labels) for d in cohort.decisions),
     )
+
+
+def _command(command: CommandStatus | None) -> CommandStatus | None:
+    if command is None:
+        return None
+    return structs.replace(command, line=spoken(command.line), message=clean(command.message))
 
 
 def _evidence(evidence: Evidence) -> Evidence:
@@ -222,6 +268,8 @@ def _decision(decision: Decision, labels: Mapping[str, str]) -> Decision:
         action=clean(decision.action),
         revision=labels.get(decision.revision, clean(decision.revision)),
         message=clean(decision.message),
+        by=clean(decision.by),
+        why=clean(decision.why),
     )
 
 

@@ -9,7 +9,7 @@ from kohort.analysis.wording import figures
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, Decision, Evidence
 from kohort.cli.view import CohortView, ModelView
-from kohort.cli.words import clock, duration, parse_time, sentence, stopped
+from kohort.cli.words import asked_by, clock, duration, parse_time, sentence, stopped
 
 _SETTLED = (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
 
@@ -77,7 +77,11 @@ def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
 
 def _stable(cohort: CohortView, view: ModelView) -> list[str]:
     place = f"{cohort.name} is on {cohort.stable}"
-    asked = ", which the spec asks for" if cohort.stable == view.desired else ""
+    asked = ""
+    if cohort.stable == view.desired:
+        asked = ", which the spec asks for"
+        if view.instead_of:
+            asked = f", which a person wants instead of {view.instead_of}, until the spec changes"
     promoted = _decision(cohort, "Promoted")
     if promoted is None or promoted.revision != cohort.stable:
         return [f"{place}{asked}."]
@@ -86,12 +90,14 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
 
 
 def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
-    back = _decision(cohort, "RolledBack")
+    back = _decision(cohort, "RolledBack", "Aborted")
     failed = cohort.rejected or (back.revision if back else "its canary")
     if back is None:
         place = f"{cohort.name} went back from {failed} to {cohort.stable}."
         return [place, *map(_seen, cohort.evidence), _not_again(cohort)]
     told = f": {back.message}" if back.message else ""
+    if back.action == "Aborted":
+        told = f": it was aborted{asked_by(back.by, back.why)}"
     place = f"{cohort.name} went back from {failed} to {cohort.stable}{_at(back, view)}"
     return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(cohort)]
 
@@ -149,7 +155,7 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
     step = cohort.steps[cohort.step]
     if step.until:
         return f"The step lasts until {cohort.canary} is proven to be not worse than the margin allows."
-    if not step.hold or view.paused_since:
+    if not step.hold or view.paused_since or cohort.held:
         return ""
     left = seconds(step.hold) - max(0.0, (view.now - cohort.since).total_seconds())
     if left <= 0:
@@ -173,10 +179,17 @@ _TOLD_OTHERWISE = ("holds until ", "paused ")  # with times of the reader's own 
 
 
 def _paused(cohort: CohortView, view: ModelView) -> str:
-    if view.paused_since is None or cohort.phase == CohortPhase.STABLE:
+    """That a pause of the spec or of a person holds the cohort, and how it goes on."""
+    by_hand = cohort.held or view.held
+    paused_since = (cohort.held_since if cohort.held else None) or view.paused_since
+    if paused_since is None or cohort.phase == CohortPhase.STABLE:
         return ""
-    since = clock(view.paused_since, view.now)
-    return f"Paused since {since}: it goes no further, but evidence of harm still sends it back."
+    since = clock(paused_since, view.now)
+    limits = "it goes no further, but evidence of harm still sends it back."
+    if not by_hand:
+        return f"Paused since {since}: {limits}"
+    again = f"kubectl kohort resume {view.name}" + ("" if view.held else f" {cohort.name}")
+    return f"Held by hand since {since}, until {again}: {limits}"
 
 
 def _last_decision(cohort: CohortView, view: ModelView) -> str:
@@ -188,6 +201,8 @@ def _last_decision(cohort: CohortView, view: ModelView) -> str:
     if not told.startswith(last.revision):
         action = _ACTIONS.get(last.action, last.action)
         told = f"{last.revision} {action}" + (f": {told}" if told else "")
+    if last.by or last.why:
+        told = f"{stopped(told)} {sentence(f'asked for{asked_by(last.by, last.why)}')}"
     return stopped(f"The last decision{_at(last, view)}: {told}")
 
 
@@ -195,11 +210,17 @@ _ACTIONS = {
     "Promoted": "was promoted",
     "RolledBack": "was rolled back",
     "Superseded": "was given up for another revision",
+    "Held": "was held",
+    "Released": "was released",
+    "StepSkipped": "was urged on",
+    "Aborted": "was aborted",
+    "Retried": "was tried again",
+    "Undone": "was wanted back",
 }
 
 
-def _decision(cohort: CohortView, action: str) -> Decision | None:
-    return next((d for d in cohort.decisions if d.action == action), None)
+def _decision(cohort: CohortView, *actions: str) -> Decision | None:
+    return next((d for d in cohort.decisions if d.action in actions), None)
 
 
 def _at(decision: Decision, view: ModelView) -> str:

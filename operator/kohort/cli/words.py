@@ -92,3 +92,8 @@ def uri_tail(uri: str, width: int) -> str:
     if 0 <= slash < len(tail) - 1:
         return f"..{tail[slash:]}"
     return f"..{tail}"
+
+
+def asked_by(by: str, why: str) -> str:
+    """Who wanted something, and why: `` by anna: too early``; empty when nobody did."""
+    return "".join([f" by {clean(by)}" if by else "", f": {clean(why)}" if why else ""])
