@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kohort.api.command import CommandError
-from kohort.cli import history, show, verbs
+from kohort.cli import history, lint, show, verbs
 from kohort.cli.cluster import ClusterError
+from kohort.cli.documents import DocumentError
 from kohort.cli.options import cluster_options
 from kohort.cli.sending import SendingError
 from kohort.cli.terminal import degrade
 from kohort.cli.view import ViewError
 
 INTERRUPTED = 130  # as a shell counts SIGINT
-FAMILIES = (show, verbs, history)
+REFUSALS = (ClusterError, ViewError, CommandError, SendingError, DocumentError)
+FAMILIES = (show, verbs, history, lint)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.command(options)
         sys.stdout.flush()
-    except (ClusterError, ViewError, CommandError, SendingError) as error:
+    except REFUSALS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
