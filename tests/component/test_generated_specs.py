@@ -1,4 +1,5 @@
-"""Ten thousand specs, whole and broken: what the API server takes, the operator can carry out."""
+"""Ten thousand specs, whole and broken: what the API server takes, the operator can carry out, and lint
+says the same without it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from kohort.cli.documents import Document
+from kohort.cli.lint import checked
 from kohort.kube import ApiError, Kube, from_kubeconfig
 from kohort.runtime.models import convert_model, parse_model
 from kohort_local.cluster import Cluster as LocalCluster
@@ -34,6 +37,11 @@ def carried_out(content: bytes) -> None:
     assert world.status.conditions
 
 
+def passes_lint(body: dict[str, Any]) -> bool:
+    """Whether lint finds no error."""
+    return checked(Document("model.yaml", body, {"": 1}, ()))[1] is not None
+
+
 async def test_what_the_api_server_takes_the_operator_can_carry_out_and_nothing_stops_it(
     api: Kubectl, cluster: LocalCluster
 ) -> None:
@@ -56,12 +64,15 @@ async def test_what_the_api_server_takes_the_operator_can_carry_out_and_nothing_
                 if error.status not in REFUSALS:
                     raise
                 seen["refused"] += 1
+                if passes_lint(body):
+                    raise AssertionError(f"refused, but not by lint: {made}") from error
                 # Rules may be looser in a CRD of another version: that must not stop the operator.
                 read = convert_model({"metadata": {"name": "m"}, "spec": made})
                 if read.spec is not None:
                     Cluster(read.spec).tick()
                 return
         seen["taken"] += 1
+        assert passes_lint(body), f"taken, but not by lint: {made}"
         try:
             carried_out(stored)
         except Exception as error:

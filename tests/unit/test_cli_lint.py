@@ -125,6 +125,12 @@ spec:
     }
 
 
+def test_null_says_nothing_as_in_the_api_server() -> None:
+    assert errors(manifest(gpu=None, replicas=None)) == []
+    (error,) = errors(manifest(model=None))
+    assert error.endswith("spec.model: Required value")
+
+
 def test_objects_in_a_list_have_their_own_places() -> None:
     text = (
         "kind: List\nitems:\n- kind: Pod\n- apiVersion: kohort.dev/v1alpha1\n"

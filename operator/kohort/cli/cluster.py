@@ -19,6 +19,7 @@ from kohort.contract import API_VERSION, GROUP, LABEL_MODEL, PLURAL
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 WATCH_SECONDS = 240  # then listed again: a missed event shows up at the latest after this time
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +35,14 @@ class NotFoundError(ClusterError):
 
 class ForbiddenError(ClusterError):
     """The person may not do this."""
+
+
+class UnreachableError(ClusterError):
+    """There is no cluster, or it does not answer."""
+
+
+class InvalidError(ClusterError):
+    """The cluster refuses what an object says."""
 
 
 class ConflictError(ClusterError):
@@ -98,6 +107,29 @@ class Cluster:
             name,
             body,
             _content_type=MERGE_PATCH,
+        )
+        return patched
+
+    def dry_run(self, name: str, body: Resource, content_type: str) -> Resource:
+        """The ModelDeployment as a patch would leave it, without leaving it so.
+
+        Raises:
+            InvalidError: the cluster would refuse it.
+        """
+        apply = {"field_manager": "kubectl", "force": True} if content_type == APPLY_PATCH else {}
+        group, version = API_VERSION.split("/")
+        patched: Resource = self._asked(
+            self._custom.patch_namespaced_custom_object,
+            group,
+            version,
+            self.namespace,
+            PLURAL,
+            name,
+            body,
+            dry_run="All",
+            field_validation="Strict",
+            _content_type=content_type,
+            **apply,
         )
         return patched
 
@@ -183,7 +215,7 @@ class Cluster:
         except client.ApiException as error:
             raise _refusal(error, self.host) from None
         except urllib3.exceptions.HTTPError as error:
-            raise ClusterError(
+            raise UnreachableError(
                 f"cannot reach the cluster at {self.host}: {_root(error)}. Is it running, and is "
                 "this the right --context?"
             ) from None
@@ -214,7 +246,7 @@ def _load(kubeconfig: str | None, context: str | None, settings: Any) -> tuple[s
             if kubeconfig is None and context is None:
                 config.load_incluster_config(client_configuration=settings)
                 return "default", ""
-        raise ClusterError(
+        raise UnreachableError(
             f"no usable kubeconfig{f' at {kubeconfig}' if kubeconfig else ''} ({_one_line(error)}): "
             "set KUBECONFIG or --kubeconfig"
         ) from None
@@ -232,6 +264,8 @@ def _refusal(error: Any, host: str) -> ClusterError:
         return ClusterError(f"the cluster at {host} does not accept your credentials: log in again")
     if error.status == 403:
         return ForbiddenError(f"{said}; ask for a role that may {_refused_wish(said)}")
+    if error.status in (400, 422):
+        return InvalidError(said)
     if error.status == 409:
         return ConflictError(said)
     return ClusterError(f"the cluster at {host} answered {error.status}: {said}")

@@ -34,11 +34,11 @@ def schema() -> Schema:
 
 
 def defaulted(value: Any, node: Schema) -> Any:
-    """The value with the defaults that the API server would fill in."""
+    """The value with the defaults that the API server would fill in; null says nothing there."""
     if isinstance(value, dict) and "properties" in node:
-        out = dict(value)
+        out = {k: v for k, v in value.items() if v is not None or k not in node["properties"]}
         for name, inner in node["properties"].items():
-            if out.get(name) is None and "default" in inner:
+            if name not in out and "default" in inner:
                 out[name] = inner["default"]
             if name in out:
                 out[name] = defaulted(out[name], inner)

@@ -1,0 +1,227 @@
+"""What a rollout will do if all goes well: the operator's own planner, over a world that behaves.
+
+Pods are ready at once, gateways follow at once, and the new revision never fails. Nothing of the
+planner's rules is repeated here: what is told is what it decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from msgspec import structs
+
+from kohort.analysis.reading import Count, Reading
+from kohort.api.command import Command, Verb
+from kohort.api.spec import Spec, Step
+from kohort.api.status import CohortStatus, Status
+from kohort.plan.outcome import (
+    Action,
+    EnsureDeployment,
+    RecordRevision,
+    RemoveDeployment,
+    RemoveRecord,
+)
+from kohort.plan.planner import Identity, plan
+from kohort.plan.revisions import revision_name
+from kohort.plan.world import Capacity, Gateways, World
+
+GATEWAYS = Gateways(ready=("gateway",))
+TRAFFIC = 10**9
+"""Requests of each arm between two looks: as many as any proof needs."""
+PASSES_PER_STEP = 12
+ONE_LOOK = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One thing that happens to a cohort. ``after``: since the begin; ``open``: something before it
+    takes a time that nobody can foretell, a proof or a person, which ``after`` leaves out."""
+
+    cohort: str
+    after: timedelta
+    open: bool
+    what: str
+
+
+@dataclass
+class Foresight:
+    """A rollout that goes on by itself, also where the spec pauses it.
+
+    ``pods``: by revision, as many as there are or are wanted. ``stuck``: why it comes to no end.
+    """
+
+    name: str
+    spec: Spec
+    status: Status
+    now: datetime
+    generation: int
+    moves: list[Move] = field(default_factory=list)
+    most_pods: dict[str, int] = field(default_factory=dict)
+    stuck: str = ""
+
+    def __post_init__(self) -> None:
+        self.paused = self.spec.paused
+        self.spec = structs.replace(self.spec, paused=False)
+        self._began = self.now
+        self._recorded = {r.name: r.number for r in self.status.revisions}
+        self.pods = {r.name: r.replicas for r in self.status.revisions if r.replicas}
+        self.most_pods = dict(self.pods)
+        self._looks = 0
+        self._command = ""
+        self._open: set[str] = set()
+        self._told: set[tuple[str, str, int]] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cohort is where the spec wants it."""
+        wanted = revision_name(self.name, self.spec)
+        cohorts = self.status.cohorts
+        return bool(cohorts) and all(c.stable == wanted and not c.canary for c in cohorts)
+
+    @property
+    def taken(self) -> timedelta:
+        """Time since the begin, without what nobody can foretell."""
+        return self.now - self._began
+
+    def run(self) -> None:
+        """Let it go on until it is finished, or nothing moves it any more."""
+        idle = 0
+        for _ in range(PASSES_PER_STEP * sum(len(c.steps) + 2 for c in self.spec.cohorts)):
+            wake, moved = self._pass()
+            if self.finished:
+                return
+            idle = 0 if moved else idle + 1
+            if moved:
+                continue
+            waiting = next(self._waiting_for_a_person(), None)
+            if waiting:
+                self._promote(waiting)
+            elif wake is not None:
+                self.now += timedelta(seconds=wake)
+            elif idle > 2:
+                break
+            else:
+                self.now += ONE_LOOK
+        self.stuck = self.status.message
+
+    def _pass(self) -> tuple[float | None, bool]:
+        """One pass of the planner; seconds until it wants another, and whether anything moved."""
+        before, pods = self.status, dict(self.pods)
+        outcome = plan(
+            Identity("", self.name, "", self.generation),
+            self.spec,
+            before,
+            World(
+                recorded=dict(self._recorded),
+                capacity={name: Capacity(n, n, n) for name, n in self.pods.items()},
+                gateways=GATEWAYS,
+                readings=self._readings(),
+                command=self._command,
+            ),
+            self.now,
+        )
+        self.status = outcome.status
+        for action in outcome.actions:
+            self._act(action)
+        known = {c.name: c for c in before.cohorts}
+        for cohort in self.status.cohorts:
+            self.moves += self._moves(known.get(cohort.name), cohort)
+        self.most_pods = max(self.most_pods, dict(self.pods), key=lambda each: sum(each.values()))
+        moved = _places(before) != _places(self.status) or pods != self.pods
+        return outcome.wake_after, moved
+
+    def _readings(self) -> dict[str, Reading]:
+        self._looks += 1
+        seen = Count(self._looks * TRAFFIC, 0)
+        return {
+            c.name: Reading(self.now.timestamp(), {"gateway": {c.canary: seen, c.stable: seen}})
+            for c in self.status.cohorts
+            if c.canary
+        }
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case RecordRevision(name, number):
+                self._recorded[name] = number
+            case EnsureDeployment(name, replicas):
+                self.pods[name] = replicas
+            case RemoveDeployment(name):
+                self.pods.pop(name, None)
+            case RemoveRecord(name):
+                self._recorded.pop(name, None)
+
+    def _moves(self, before: CohortStatus | None, after: CohortStatus) -> Iterator[Move]:
+        """What happened to a cohort in one pass."""
+        spec = next(c for c in self.spec.cohorts if c.name == after.name)
+        former = before or CohortStatus(name=after.name, stable=after.stable)
+        if former.canary and former.canary not in (after.canary, after.stable):
+            yield self._move(after, f"{self.label(former.canary)} is given up")
+        if after.canary and after.canary != former.canary:
+            if self._open.intersection(spec.after):
+                self._open.add(after.name)
+            arms = f"{self.label(after.stable)} to {self.label(after.canary)}"
+            yield self._move(after, f"starts from {arms}")
+        if after.stable and after.stable != former.stable:
+            first = "" if former.stable else ", the first revision"
+            yield self._move(after, f"{self.label(after.stable)} serves all of it{first}")
+        step = (after.name, after.canary, after.step)
+        reached = after.weight != former.weight or _begun(former, after)
+        if after.canary and reached and after.step < len(spec.steps) and step not in self._told:
+            self._told.add(step)
+            yield self._move(after, f"{after.weight}%{_wait(spec.steps[after.step])}")
+            if _unforeseeable(spec.steps[after.step]):
+                self._open.add(after.name)
+
+    def _move(self, cohort: CohortStatus, what: str) -> Move:
+        return Move(cohort.name, self.taken, cohort.name in self._open, what)
+
+    def _waiting_for_a_person(self) -> Iterator[CohortStatus]:
+        steps = {c.name: c.steps for c in self.spec.cohorts}
+        for cohort in self.status.cohorts:
+            step = steps[cohort.name][cohort.step : cohort.step + 1]
+            if cohort.canary and cohort.step_started_at and step and step[0].pause is not None:
+                yield cohort
+
+    def _promote(self, cohort: CohortStatus) -> None:
+        """What a person does who lets a cohort leave a step that waits for one."""
+        wish = Command(verb=Verb.PROMOTE, cohort=cohort.name, id=f"foresight-{self._looks}")
+        self._command = wish.line()
+
+    def label(self, revision: str) -> str:
+        """A revision as people call it."""
+        numbers = {r.name: r.number for r in self.status.revisions}
+        return f"v{numbers[revision]}" if revision in numbers else revision
+
+
+def _begun(former: CohortStatus, after: CohortStatus) -> bool:
+    return bool(after.step_started_at) and after.step_started_at != former.step_started_at
+
+
+def _places(status: Status) -> list[tuple[object, ...]]:
+    """Where the cohorts are, without what is said about it."""
+    return [
+        (c.name, c.phase, c.stable, c.canary, c.step, c.weight, c.step_started_at)
+        for c in status.cohorts
+    ]
+
+
+def _unforeseeable(step: Step) -> bool:
+    return step.until is not None or step.pause is not None
+
+
+def _wait(step: Step) -> str:
+    """What a step waits for: `` for 10m``."""
+    if step.hold:
+        return f" for {step.hold}"
+    if step.until:
+        return f" until {step.until} is proven"
+    return " until a person promotes" if step.pause is not None else ""
+
+
+def serving(name: str, spec: Spec, now: datetime) -> Foresight:
+    """A rollout in which the first revision serves everybody."""
+    world = Foresight(name, spec, Status(), now, 1)
+    world.run()
+    return world
