@@ -118,7 +118,7 @@ class Cluster:
         """
         apply = {"field_manager": "kubectl", "force": True} if content_type == APPLY_PATCH else {}
         group, version = API_VERSION.split("/")
-        patched: Resource = self._asked(
+        answer = self._asked(
             self._custom.patch_namespaced_custom_object,
             group,
             version,
@@ -129,8 +129,10 @@ class Cluster:
             dry_run="All",
             field_validation="Strict",
             _content_type=content_type,
+            _preload_content=False,  # the client knows no answer 201 to a patch
             **apply,
         )
+        patched: Resource = json.loads(answer.data)
         return patched
 
     def list_models(self, everywhere: bool = False) -> list[Resource]:

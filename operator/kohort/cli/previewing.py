@@ -94,7 +94,7 @@ def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
     yield from _gpus(ahead, now, most)
     held = [c.name for c in status.cohorts if c.held]
     if ahead.paused:
-        yield "paused: true holds all of this until it is taken out"
+        yield "the spec says paused: true, which holds all of this until it is taken out"
     elif status.held or held:
         yield f"a person holds {', '.join(held) if held else 'all of it'}: until resume, it stays where it is"
 
