@@ -131,6 +131,15 @@ def from_kubeconfig(path: Path) -> Server:
     )
 
 
+def resource_of(path: str) -> str:
+    """The resource of an API path, with its subresource: ``modeldeployments/status``."""
+    _, root, *rest = path.split("/")
+    rest = rest[1:] if root == "api" else rest[2:]  # version; group and version
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join([*rest[:1], *rest[2:3]])
+
+
 class Calls(Protocol):
     """What those need who only call."""
 
@@ -177,12 +186,14 @@ class Fenced:
 class Kube:
     """Calls to one API server over one pool of connections.
 
-    ``on_call`` hears of every call: verb, status (0: no answer).
+    ``on_call`` hears of every call: verb, resource, status (0: no answer).
     """
 
-    def __init__(self, server: Server, on_call: Callable[[str, int], None] | None = None) -> None:
+    def __init__(
+        self, server: Server, on_call: Callable[[str, str, int], None] | None = None
+    ) -> None:
         self.server = server
-        self._on_call = on_call or (lambda verb, status: None)
+        self._on_call = on_call or (lambda verb, resource, status: None)
         self._tls = server.tls() if server.url.startswith("https:") else False
         self._session: aiohttp.ClientSession | None = None
         self._token = ("", -TOKEN_SECONDS)
@@ -224,9 +235,9 @@ class Kube:
             ) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._on_call(method, 0)
+            self._on_call(method, resource_of(path), 0)
             raise ApiError(0, "Unreachable", str(error) or "no answer in time", path) from error
-        self._on_call(method, answer.status)
+        self._on_call(method, resource_of(path), answer.status)
         if answer.status >= 300:
             raise _api_error(answer.status, content, f"{method} {path}")
         return content
@@ -247,13 +258,16 @@ class Kube:
                 headers=self._headers(None),
                 timeout=timeout,
             ) as answer:
-                self._on_call("WATCH", answer.status)
+                self._on_call("WATCH", resource_of(path), answer.status)
                 if answer.status >= 300:
                     raise _api_error(answer.status, await answer.read(), f"WATCH {path}")
                 async for line in _lines(answer.content):
                     yield line
         except TimeoutError:
             return  # silence: the next watch goes on from the same place
+        except aiohttp.ClientConnectorError as error:
+            self._on_call("WATCH", resource_of(path), 0)
+            raise ApiError(0, "Unreachable", str(error), f"WATCH {path}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(0, "Unreachable", str(error), f"WATCH {path}") from error
 

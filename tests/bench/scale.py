@@ -1,7 +1,8 @@
-"""What many idle ModelDeployments cost the operator: memory, API calls, seconds, CPU.
+"""What many idle ModelDeployments cost the operator: seconds, memory, API calls, CPU.
 
-``python -m tests.bench.scale [--count 1000] [--kubeconfig FILE]``: without a kubeconfig it starts a
-control plane of its own. There is no node: pods stay pending, which is the worst of quiet states.
+``python -m tests.bench.scale [--count 1000] [--no-pods] [--idle 60]`` starts a control plane of its
+own. There is no node: pods stay pending, which is the worst of quiet states. With ``--no-pods`` there
+is no controller manager either, so that Deployments stay what the operator has made.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import re
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,16 +23,20 @@ import aiohttp
 from kohort.api.crd import definition
 from kohort.kube import APPLY, ApiError, Kube, from_kubeconfig
 from kohort.runtime.lag import LONGEST_SECONDS
+from kohort_local.cluster import Cluster
+from tests.bench.figures import NO_PAGE, Page, cpu_seconds, read
 from tests.component.operator_parts import free_port
 
 NAMESPACE = "scale"
 OPERATOR_NAMESPACE = "kohort-system"
 STATUS_PORT, ROUTES_PORT = free_port(), free_port()
+METRICS = f"http://127.0.0.1:{STATUS_PORT}/metrics"
 MODELS = f"/apis/kohort.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments"
 # Statuses of a wave may lag, with nothing to be seen meanwhile.
 QUIET_SECONDS = LONGEST_SECONDS + 5.0
 QUIET_SECONDS_OF_A_START = 8.0
 PATIENCE_SECONDS = 1800.0
+TICK_SECONDS = 10.0
 
 
 async def apply(kube: Kube, path: str, manifest: object) -> None:
@@ -61,8 +66,8 @@ async def prepare(kube: Kube) -> None:
         await asyncio.sleep(0.2)
 
 
-async def create_models(kube: Kube, first: int, last: int) -> None:
-    """Minimal models with numbers in [first, last)."""
+async def create_models(kube: Kube, count: int) -> None:
+    """Minimal models."""
     places = asyncio.Semaphore(16)
 
     async def create(number: int) -> None:
@@ -76,7 +81,7 @@ async def create_models(kube: Kube, first: int, last: int) -> None:
         async with places:
             await apply(kube, f"{MODELS}/{name}", body)
 
-    await asyncio.gather(*(create(number) for number in range(first, last)))
+    await asyncio.gather(*(create(number) for number in range(count)))
 
 
 @contextlib.asynccontextmanager
@@ -101,109 +106,102 @@ async def operator(kubeconfig: Path) -> AsyncIterator[asyncio.subprocess.Process
         await process.wait()
 
 
-async def figures(session: aiohttp.ClientSession) -> dict[str, float]:
-    """The operator's own metrics, summed over labels except verb and path of calls."""
-    async with session.get(f"http://127.0.0.1:{STATUS_PORT}/metrics") as answer:
-        text = await answer.text()
-    found: dict[str, float] = {}
-    for name, labels, value in re.findall(r"^(\w+)(\{[^}]*\})? (\S+)$", text, re.MULTILINE):
-        found[name + labels] = float(value)
-    return found
-
-
-def calls(now: dict[str, float], verbs: tuple[str, ...]) -> float:
-    """Calls with these verbs, whatever was answered."""
-    return sum(
-        value
-        for name, value in now.items()
-        if name.startswith("kohort_operator_api_calls_total")
-        and any(f'verb="{verb}"' in name for verb in verbs)
-    )
-
-
-WRITES = ("PATCH", "PUT", "POST", "DELETE")
-
-
 async def settle(
     session: aiohttp.ClientSession, models: int, quiet: float = QUIET_SECONDS_OF_A_START
-) -> tuple[dict[str, float], float]:
+) -> tuple[Page, float]:
     """Figures and the time of the last pass, once nothing has happened for ``quiet`` seconds."""
-    passes, since = -1.0, time.monotonic()
+    passes, since, last = -1.0, time.monotonic(), NO_PAGE
     limit = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < limit:
         with contextlib.suppress(aiohttp.ClientError):
-            now = await figures(session)
-            count = sum(
-                v for n, v in now.items() if n.startswith("kohort_operator_reconcile_seconds_count")
-            )
-            if count != passes or now.get("kohort_operator_models") != models:
-                passes, since = count, time.monotonic()
+            now = await read(session, METRICS)
+            if now.passes != passes or now.total("kohort_operator_models") != models:
+                passes, since, last = now.passes, time.monotonic(), now
             elif time.monotonic() - since > quiet:
-                return now, since
+                return last, since
         await asyncio.sleep(0.25)
     raise SystemExit("the operator does not come to rest")
 
 
-async def measure(kubeconfig: Path, count: int) -> None:
-    """Prints one row each for an empty cluster, after settling, and after a restart."""
+class Table:
+    """Rows of figures, each as a difference to a former state; also of the control plane's CPU."""
+
+    def __init__(self, cluster: Cluster, count: int) -> None:
+        self._pids = {p.name: p.process.pid for p in cluster.status() if p.process}
+        self._count = count
+        self._control_plane = self._cpu()
+        print(
+            "| state | s | RSS, MB | CPU, s | calls each | passes each | page, KB | others' CPU |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
+
+    def _cpu(self) -> Counter[str]:
+        return Counter({name: cpu_seconds(pid) for name, pid in self._pids.items()})  # type: ignore[arg-type]
+
+    def begin(self) -> None:
+        """From here on the control plane's CPU is counted for the next row."""
+        self._control_plane = self._cpu()
+
+    def row(self, title: str, seconds: float, now: Page, before: Page = NO_PAGE) -> None:
+        """A row for what has happened since ``before``."""
+        calls = now.calls - before.calls
+        shown = ", ".join(f"{n / self._count:.3f} {key}" for key, n in calls.most_common())
+        used = self._cpu()
+        used.subtract(self._control_plane)
+        others = ", ".join(f"{name} {n:.1f}" for name, n in used.most_common() if n >= 0.1)
+        print(
+            f"| {title} | {seconds:.1f} | {now.resident / 2**20:.1f} | {now.cpu - before.cpu:.2f} "
+            f"| {calls.total() / self._count:.3f} ({shown}) "
+            f"| {(now.passes - before.passes) / self._count:.2f} | {now.size / 1000:.1f} "
+            f"| {others} |",
+            flush=True,
+        )
+        self.begin()
+
+
+async def measure(cluster: Cluster, count: int, idle_seconds: float) -> None:
+    """Prints a row each for an empty cluster, after settling, after idling and after a restart."""
     async with (
-        Kube(from_kubeconfig(kubeconfig)) as kube,
+        Kube(from_kubeconfig(cluster.kubeconfig)) as kube,
         aiohttp.ClientSession() as session,
     ):
         await prepare(kube)
-        async with operator(kubeconfig):  # makes certificates, which is done once
+        async with operator(cluster.kubeconfig):  # makes certificates, which is done once
             await settle(session, 0)
-        print("| state | RSS MB | calls per model | passes per model | seconds | CPU s |")
-        print("|---|---|---|---|---|---|")
-        async with operator(kubeconfig):
+        table = Table(cluster, count)
+        async with operator(cluster.kubeconfig):
             empty, _ = await settle(session, 0)
-            row("no models", empty, empty, 1, 0.0)
+            table.row("no models", 0.0, empty, empty)
             began = time.monotonic()
-            await create_models(kube, 0, count)
+            await create_models(kube, count)
+            applied = time.monotonic() - began
             settled, ended = await settle(session, count, QUIET_SECONDS)
-            row(f"{count} applied and settled", settled, empty, count, ended - began)
-            await asyncio.sleep(10)
-            idle = await figures(session)
-            row("10 s of idleness later", idle, settled, count, 10.0)
-        async with operator(kubeconfig):
+            table.row(f"{count} applied ({applied:.1f} s), settled", ended - began, settled, empty)
+            before = await read(session, METRICS)
+            table.begin()
+            await asyncio.sleep(idle_seconds)
+            idle = await read(session, METRICS)
+            table.row("idle", idle_seconds, idle, before)
+            ticks = count * idle_seconds / TICK_SECONDS
+            print(f"\nidle: {1e6 * (idle.cpu - before.cpu) / ticks:.1f} µs per object and 10 s\n")
+        async with operator(cluster.kubeconfig):
             began = time.monotonic()
+            table.begin()
             again, ended = await settle(session, count)
-            row("restarted", again, {}, count, ended - began)
-
-
-def row(
-    title: str, now: dict[str, float], before: dict[str, float], count: int, seconds: float
-) -> None:
-    """One row of the table, as a difference to ``before``."""
-    verbs = {verb: calls(now, (verb,)) - calls(before, (verb,)) for verb in (*WRITES, "GET")}
-    total = sum(verbs.values())
-    shown = ", ".join(f"{verb} {n / count:.2f}" for verb, n in verbs.items() if n)
-    passes = sum(
-        (v - before.get(n, 0.0))
-        for n, v in now.items()
-        if n.startswith("kohort_operator_reconcile_seconds_count")
-    )
-    cpu = now["process_cpu_seconds_total"] - before.get("process_cpu_seconds_total", 0.0)
-    print(
-        f"| {title} | {now['process_resident_memory_bytes'] / 2**20:.1f} "
-        f"| {total / count:.2f} ({shown}) | {passes / count:.2f} | {seconds:.1f} | {cpu:.2f} |",
-        flush=True,
-    )
+            table.row("restarted", ended - began, again)
 
 
 def main() -> None:
-    """Measures on the given or an own control plane."""
+    """Measures on a control plane of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--no-pods", action="store_true", help="without a controller manager")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds of idleness to measure")
     arguments = parser.parse_args()
-    if arguments.kubeconfig:
-        asyncio.run(measure(arguments.kubeconfig, arguments.count))
-        return
-    from kohort_local.cluster import Cluster
-
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory), nodes=0) as cluster:
-        asyncio.run(measure(Path(cluster.kubeconfig), arguments.count))
+        if arguments.no_pods:
+            cluster.stop("kube-controller-manager")
+        asyncio.run(measure(cluster, arguments.count, arguments.idle))
 
 
 if __name__ == "__main__":

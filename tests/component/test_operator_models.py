@@ -280,7 +280,7 @@ def test_two_models_in_two_namespaces_may_have_one_name(kubectl: Kubectl, model:
 def test_the_operator_tells_prometheus_what_it_does(running: OperatorProcess, burger: str) -> None:
     assert running.get("/healthz") == (200, "ok\n")
     text = running.get("/metrics")[1]
-    assert 'kohort_operator_api_calls_total{code="201",verb="PATCH"}' in text
+    assert 'kohort_operator_api_calls_total{code="201",resource="deployments",verb="PATCH"}' in text
     assert "kohort_operator_models" in text
     assert "burger" not in text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kohort.kube import JSON, ApiError, Fenced, from_kubeconfig
+from kohort.kube import JSON, ApiError, Fenced, from_kubeconfig, resource_of
 from kohort.route.envoy.certificates import authority
 
 
@@ -80,3 +80,20 @@ def test_embedded_keys_leave_no_file_behind(
     assert server.tls().get_ca_certs()
     assert not list(scratch.iterdir())
     assert key.decode() not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("/api/v1/namespaces/shop", "namespaces"),
+        ("/api/v1/namespaces/shop/pods/a-1", "pods"),
+        ("/apis/apps/v1/deployments", "deployments"),
+        ("/apis/kohort.dev/v1alpha1/namespaces/shop/modeldeployments/x", "modeldeployments"),
+        (
+            "/apis/kohort.dev/v1alpha1/namespaces/shop/modeldeployments/x/status",
+            "modeldeployments/status",
+        ),
+    ],
+)
+def test_calls_are_counted_by_resource_and_subresource(path: str, resource: str) -> None:
+    assert resource_of(path) == resource

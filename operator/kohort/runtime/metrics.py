@@ -24,7 +24,7 @@ class Metrics:
         self._calls = Counter(
             "kohort_operator_api_calls",
             "Calls to the API server; code 0 is no answer",
-            ["verb", "code"],
+            ["verb", "resource", "code"],
             registry=self._registry,
         )
         self.pushes = Counter(
@@ -38,9 +38,9 @@ class Metrics:
             registry=self._registry,
         )
 
-    def call(self, verb: str, status: int) -> None:
+    def call(self, verb: str, resource: str, status: int) -> None:
         """Counts a call to the API server."""
-        self._calls.labels(verb, str(status)).inc()
+        self._calls.labels(verb, resource, str(status)).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for."""
