@@ -22,7 +22,6 @@ import aiohttp
 
 from kohort.api.crd import definition
 from kohort.kube import APPLY, ApiError, Kube, from_kubeconfig
-from kohort.runtime.lag import LONGEST_SECONDS
 from kohort_local.cluster import Cluster
 from tests.bench.figures import NO_PAGE, Page, cpu_seconds, read
 from tests.component.operator_parts import free_port
@@ -32,8 +31,8 @@ OPERATOR_NAMESPACE = "kohort-system"
 STATUS_PORT, ROUTES_PORT = free_port(), free_port()
 METRICS = f"http://127.0.0.1:{STATUS_PORT}/metrics"
 MODELS = f"/apis/kohort.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments"
-# Statuses of a wave may lag, with nothing to be seen meanwhile.
-QUIET_SECONDS = LONGEST_SECONDS + 5.0
+# Longer than a status lags when nothing new comes.
+QUIET_SECONDS = 12.0
 QUIET_SECONDS_OF_A_START = 8.0
 PATIENCE_SECONDS = 1800.0
 TICK_SECONDS = 10.0

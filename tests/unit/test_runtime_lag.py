@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec import structs
 
 from kohort.api.status import CohortPhase, CohortStatus, RevisionStatus, Status
 from kohort.plan.outcome import Event, EventType, Outcome
-from kohort.runtime.lag import LONGEST_SECONDS, SHORTEST_SECONDS, lag_seconds, may_lag
+from kohort.route.table import ModelKey
+from kohort.runtime.lag import LONGEST_SECONDS, SHORTEST_SECONDS, Lag, lag_seconds, may_lag
 
 SERVING = Status(
     observed_generation=1,
@@ -55,3 +58,30 @@ def test_descriptions_wait_longer_the_more_of_them_there_are_but_not_for_ever() 
     assert lags == sorted(lags)
     assert lags[0] == SHORTEST_SECONDS
     assert lags[-1] == LONGEST_SECONDS
+
+
+async def test_what_waits_is_written_once_nothing_new_comes() -> None:
+    """Of a thousand models each would wait two minutes by itself."""
+    woken: dict[ModelKey, float] = {}
+    over = asyncio.Event()
+
+    def wake(key: ModelKey, seconds: float) -> None:
+        woken[key] = seconds
+        if list(woken.values()) == [0.0] * len(keys):
+            over.set()
+
+    keys = [ModelKey("shop", f"m{number}") for number in range(1000)]
+    lag = Lag(wake)
+    assert all(lag.wait(key) for key in keys)
+    assert woken[keys[-1]] > 60
+    async with asyncio.timeout(30):
+        await over.wait()
+    assert not any(lag.wait(key) for key in keys)
+
+
+async def test_a_status_that_was_written_waits_anew() -> None:
+    lag = Lag(lambda key, seconds: None)
+    key = ModelKey("shop", "burger")
+    assert lag.wait(key)
+    lag.end(key)
+    assert lag.wait(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ from kohort.plan.revisions import revision_data
 from kohort.plan.world import Capacity, Gateways, Problem, World
 from kohort.route.table import ModelKey
 from kohort.runtime.fleet import Fleet
-from kohort.runtime.lag import lag_seconds, may_lag
+from kohort.runtime.lag import Lag, may_lag
 from kohort.runtime.models import Model, Models, parse_model
 from kohort.runtime.routes import Publisher
 
@@ -112,7 +111,7 @@ class Reconciler:
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
-        self._unwritten: dict[ModelKey, float] = {}  # since when a status may lag
+        self._lag = Lag(wake)
 
     def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
         """Keeps the newest counters of a model's cohorts for its next pass."""
@@ -149,11 +148,8 @@ class Reconciler:
             command=model.command,
         )
         outcome = plan(identity, model.spec, model.status, world, now)
-        lag = self._lag(model, outcome)
-        if lag:
-            # The same difference, and its events, come again with the next pass.
-            self._wake(key, lag)
-        else:
+        # What lags, and its events, comes again with the next pass.
+        if not self._lags(model, outcome):
             await self._persist(model, outcome.status)
             for event in outcome.events:
                 self._recorder.record(model.owner, event)
@@ -170,18 +166,14 @@ class Reconciler:
         """Drops what is remembered of a model that is gone."""
         self._fleet.forget(key)
         self._refused.pop(key, None)
-        self._unwritten.pop(key, None)
+        self._lag.end(key)
 
-    def _lag(self, model: Model, outcome: Outcome) -> float:
-        """Seconds that the write of this status may still wait; 0: write now, or nothing to write."""
-        if outcome.status == model.status:
-            self._unwritten.pop(model.key, None)
-            return 0.0
-        if not may_lag(model.status, outcome):
-            return 0.0
-        clock = asyncio.get_running_loop().time
-        since = self._unwritten.setdefault(model.key, clock())
-        return max(0.0, since + lag_seconds(len(self._unwritten)) - clock())
+    def _lags(self, model: Model, outcome: Outcome) -> bool:
+        """Whether the write of this status has to wait."""
+        if outcome.status != model.status and may_lag(model.status, outcome):
+            return self._lag.wait(model.key)
+        self._lag.end(model.key)
+        return False
 
     async def _gateways(self, model: Model) -> Gateways:
         if awaits_gateways(model.status):
@@ -196,7 +188,7 @@ class Reconciler:
         """
         if status == model.status:
             return
-        self._unwritten.pop(model.key, None)
+        self._lag.end(model.key)
         self._publisher.prepare(model.key, status)
         answer = await self._writer.write_status(model.owner, model.version, status)
         self._models.put_answer(parse_model(answer))
