@@ -30,13 +30,20 @@ CALL_SECONDS = 15.0
 WATCH_SILENCE_SECONDS = 90.0
 LARGEST_LINE = 4 * 1024 * 1024
 TOKEN_SECONDS = 60.0
+LONGEST_RETRY_AFTER = 60.0
 
 
 class ApiError(Exception):
-    """An answer of the API server that is no success; ``status`` 0 is no answer at all."""
+    """An answer of the API server that is no success; ``status`` 0 is no answer at all.
 
-    def __init__(self, status: int, reason: str, message: str, call: str) -> None:
+    ``retry_after``: seconds that the server wants to be left alone for.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, call: str, retry_after: float = 0.0
+    ) -> None:
         super().__init__(f"{call}: {status} {reason}: {message}")
+        self.retry_after = retry_after
         self.status = status
         self.reason = reason
         self.message = message
@@ -239,7 +246,7 @@ class Kube:
             raise ApiError(0, "Unreachable", str(error) or "no answer in time", path) from error
         self._on_call(method, resource_of(path), answer.status)
         if answer.status >= 300:
-            raise _api_error(answer.status, content, f"{method} {path}")
+            raise _api_error(answer, content, f"{method} {path}")
         return content
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
@@ -260,7 +267,7 @@ class Kube:
             ) as answer:
                 self._on_call("WATCH", resource_of(path), answer.status)
                 if answer.status >= 300:
-                    raise _api_error(answer.status, await answer.read(), f"WATCH {path}")
+                    raise _api_error(answer, await answer.read(), f"WATCH {path}")
                 async for line in _lines(answer.content):
                     yield line
         except TimeoutError:
@@ -298,9 +305,15 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             raise aiohttp.ClientPayloadError("a watch event is too large")
 
 
-def _api_error(status: int, content: bytes, call: str) -> ApiError:
+def _api_error(answer: aiohttp.ClientResponse, content: bytes, call: str) -> ApiError:
     try:
         told = msgspec.json.decode(content, type=_Failure)
     except msgspec.MsgspecError:
         told = _Failure(message=content[:200].decode(errors="replace"))
-    return ApiError(status, told.reason, told.message, call)
+    wait = retry_after(answer.headers.get("Retry-After", ""))
+    return ApiError(answer.status, told.reason, told.message, call, wait)
+
+
+def retry_after(header: str) -> float:
+    """Seconds that a Retry-After header asks for, within reason; 0 when it names none."""
+    return min(float(header), LONGEST_RETRY_AFTER) if header.isdecimal() else 0.0

@@ -24,7 +24,8 @@ class World:
         self.serves: dict[str, str | Unknown] = {}
         self.asked: list[str] = []
         self.pods: Store[Pod] = Store(lambda key: None)
-        self.fleet = Fleet(self.pods, self.answer)
+        self.acknowledged: list[float] = []
+        self.fleet = Fleet(self.pods, self.answer, self.acknowledged.append)
         for name in names:
             self.gateway(name)
 
@@ -125,3 +126,24 @@ async def test_patience_grows_while_a_gateway_stays_behind() -> None:
         await world.fleet.look(KEY, table(5))
         waits.append(world.fleet.patience(KEY))
     assert waits == [*PATIENCE, PATIENCE[-1], PATIENCE[-1]]
+
+
+async def test_the_time_until_every_gateway_follows_is_told_once() -> None:
+    world = World("one", "two")
+    world.fleet.intended(KEY, table(5))
+    world.serves = {"one": table(5).version}
+    await world.fleet.look(KEY, table(5))
+    assert world.acknowledged == []
+    world.serves["two"] = table(5).version
+    for _ in range(2):
+        await world.fleet.look(KEY, table(5))
+        world.fleet.intended(KEY, table(5))
+    (seconds,) = world.acknowledged
+    assert 0 < seconds < 60
+
+
+async def test_without_a_gateway_nothing_is_acknowledged() -> None:
+    world = World()
+    world.fleet.intended(KEY, table(5))
+    await world.fleet.look(KEY, table(5))
+    assert world.acknowledged == []

@@ -1,57 +1,86 @@
-"""Events for ``kubectl describe``: best effort, limited in rate, never in the way of a pass."""
+"""Events for ``kubectl describe``: limited in rate, tried again, never in the way of a pass."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
+import random
+import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from kohort.act.manifests import Owner
+from kohort.act.outbox import Outbox
 from kohort.contract import API_VERSION, KIND
 from kohort.kube import ApiError, Calls
 from kohort.plan.outcome import Event
 
-log = logging.getLogger(__name__)
-
 CONTROLLER = "kohort.dev/operator"
-WAITING_AT_MOST = 1000
-SECONDS_BETWEEN = 0.05
+# A thousand rollouts that begin at once tell of two things each, and take a minute and a half to write.
+WAITING_AT_MOST = 10_000
+SECONDS_BETWEEN = 0.02
 LONGEST_NOTE = 1000
+ATTEMPTS = 6
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+EXISTS, TOO_MANY, BROKEN = 409, 429, 500
 
 
 class Recorder:
-    """Queues events and posts them one after the other; ``identity`` names this operator."""
+    """Queues events and posts them one after the other; ``identity`` names this operator.
 
-    def __init__(self, kube: Calls, identity: str) -> None:
+    ``on_lost`` hears why an event was lost: overflow, unreachable or refused.
+    """
+
+    def __init__(self, kube: Calls, identity: str, on_lost: Callable[[str], None]) -> None:
         self._kube = kube
         self._identity = identity
-        # The oldest goes first when there are too many: what is newest explains most.
-        self._waiting: deque[tuple[Owner, Event, datetime]] = deque(maxlen=WAITING_AT_MOST)
-        self._some = asyncio.Event()
+        self._outbox: Outbox[tuple[Owner, Event, datetime]] = Outbox(
+            "Kubernetes events", WAITING_AT_MOST, on_lost
+        )
+
+    def __len__(self) -> int:
+        return len(self._outbox)
 
     def record(self, owner: Owner, event: Event) -> None:
         """Queues an event about a ModelDeployment."""
-        log.info("%s/%s: %s: %s", owner.namespace, owner.name, event.reason, event.message)
-        self._waiting.append((owner, event, datetime.now(UTC)))
-        self._some.set()
+        self._outbox.put((owner, event, datetime.now(UTC)))
 
     async def run(self) -> None:
         """Posts events until cancelled."""
         while True:
-            await self._some.wait()
-            while self._waiting:
-                owner, event, at = self._waiting.popleft()
-                await self._post(owner, event, at)
-                await asyncio.sleep(SECONDS_BETWEEN)
-            self._some.clear()
+            owner, event, at = await self._outbox.get()
+            await self._post(owner, self._body(owner, event, at))
+            await asyncio.sleep(SECONDS_BETWEEN)
 
-    async def _post(self, owner: Owner, event: Event, at: datetime) -> None:
+    async def _post(self, owner: Owner, body: dict[str, Any]) -> None:
         path = f"/apis/events.k8s.io/v1/namespaces/{owner.namespace}/events"
-        body = {
+        pause = FIRST_PAUSE
+        for attempt in range(ATTEMPTS):
+            try:
+                await self._kube.call("POST", path, body=body)
+                return
+            except ApiError as error:
+                if error.status == EXISTS:
+                    return  # an attempt without an answer was taken
+                final = attempt == ATTEMPTS - 1
+                if 0 < error.status < BROKEN and error.status != TOO_MANY:
+                    self._outbox.lost("refused", error)
+                    return
+                if final:
+                    self._outbox.lost("unreachable", error)
+                    return
+                await asyncio.sleep(max(error.retry_after, pause * random.uniform(0.5, 1.0)))  # noqa: S311
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _body(self, owner: Owner, event: Event, at: datetime) -> dict[str, Any]:
+        return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{owner.name}-", "namespace": owner.namespace},
+            # Named here and not by the server, so that a second attempt makes no second event.
+            "metadata": {
+                "name": f"{owner.name}.{uuid.uuid4().hex[:16]}",
+                "namespace": owner.namespace,
+            },
             "eventTime": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "type": event.type.value,
             "reason": event.reason,
@@ -67,7 +96,3 @@ class Recorder:
                 "uid": owner.uid,
             },
         }
-        try:
-            await self._kube.call("POST", path, body=body)
-        except ApiError as error:
-            log.warning("An event was lost: %s", error)

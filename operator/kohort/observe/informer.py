@@ -10,7 +10,7 @@ from typing import Generic
 
 import msgspec
 
-from kohort.kube import ApiError, Kube
+from kohort.kube import ApiError, Kube, resource_of
 from kohort.observe.listing import list_all
 from kohort.observe.objects import T
 from kohort.observe.store import Store
@@ -44,7 +44,7 @@ class Informer(Generic[T]):
     """Keeps ``store`` equal to what the API server has under ``path`` (of ``namespace``, if given).
 
     ``synced`` is set once the first list is in. ``beat`` is the loop's time of the last sign that
-    this task is alive, whether or not the server answers.
+    this task is alive, whether or not the server answers; ``heard`` that of the server's last word.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Informer(Generic[T]):
         self._resync = resync
         self._version = ""
         self.synced = asyncio.Event()
-        self.beat = asyncio.get_running_loop().time()
+        self.resource = resource_of(path)
+        self.beat = self.heard = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
         """Follows the server until cancelled."""
@@ -76,6 +77,7 @@ class Informer(Generic[T]):
         listed_at = -self._resync
         while True:
             self.beat = loop.time()
+            wait = 0.0
             try:
                 if not self._version or loop.time() - listed_at >= self._resync:
                     await self._list()
@@ -85,17 +87,20 @@ class Informer(Generic[T]):
                 if loop.time() - began > FIRST_PAUSE:
                     pause = FIRST_PAUSE
             except (ApiError, msgspec.MsgspecError) as error:
-                if isinstance(error, ApiError) and error.status == GONE:
-                    self._version = ""
+                if isinstance(error, ApiError):
+                    wait = error.retry_after
+                    if error.status == GONE:
+                        self._version = ""
                 log.warning("Cannot follow %s, trying again: %s", self._path, error)
             # Also after a watch that ended well: one that ends at once must not become a storm.
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(max(wait, pause * random.uniform(0.5, 1.0)))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _list(self) -> None:
         objects, version = await list_all(self._kube, self._path, self._params, self._parse)
         self._store.replace(objects, int(version or 0), self._namespace)
         self._version = version
+        self.heard = asyncio.get_running_loop().time()
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -105,7 +110,7 @@ class Informer(Generic[T]):
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(0.8, 1.2))),  # noqa: S311
         }
         async for line in self._kube.watch(self._path, params):
-            self.beat = asyncio.get_running_loop().time()
+            self.beat = self.heard = asyncio.get_running_loop().time()
             event = _EVENTS.decode(line)
             if event.type in ("ADDED", "MODIFIED"):
                 new = self._parse(event.object)

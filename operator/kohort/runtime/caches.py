@@ -105,6 +105,14 @@ class Caches:
         now = asyncio.get_running_loop().time()
         return max((now - informer.beat for informer in self._informers), default=0.0)
 
+    def watch_ages(self) -> dict[str, float]:
+        """By resource, seconds since the API server last said anything to the quietest informer."""
+        now = asyncio.get_running_loop().time()
+        ages: dict[str, float] = {}
+        for informer in self._informers:
+            ages[informer.resource] = max(ages.get(informer.resource, 0.0), now - informer.heard)
+        return ages
+
     def _follow(
         self,
         group: asyncio.TaskGroup,
@@ -141,8 +149,8 @@ class Caches:
             except ApiError as error:
                 if not told:
                     log.warning("Waiting for %s.%s: %s", PLURAL, GROUP, error)
-                told = True
-            await asyncio.sleep(RETRY_SECONDS)
+                told, pause = True, max(RETRY_SECONDS, error.retry_after)
+            await asyncio.sleep(pause)
 
     async def _list_models(self) -> None:
         for namespace in self._namespaces:

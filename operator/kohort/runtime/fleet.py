@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from kohort.contract import PORT_GATEWAY, PORT_GATEWAY_STATUS
@@ -18,11 +19,18 @@ PATIENCE = (0.005, 0.010, 0.020, 0.050, 0.100, 0.200, 0.500, 1.0)
 
 
 class Fleet:
-    """Remembers who has confirmed which table, so that nobody is asked twice for the same."""
+    """Remembers who has confirmed which table, so that nobody is asked twice for the same.
 
-    def __init__(self, pods: Store[Pod], ask: AskVersions) -> None:
+    ``on_acknowledged`` hears how many seconds it took every ready gateway to serve what was intended.
+    """
+
+    def __init__(
+        self, pods: Store[Pod], ask: AskVersions, on_acknowledged: Callable[[float], None]
+    ) -> None:
         self._pods = pods
         self._ask = ask
+        self._on_acknowledged = on_acknowledged
+        self._intended: dict[ModelKey, tuple[str, float]] = {}
         self._confirmed: dict[ModelKey, tuple[str, frozenset[str]]] = {}
         self._asked: dict[ModelKey, int] = {}
         self._refused: dict[ModelKey, tuple[str, str]] = {}
@@ -37,8 +45,16 @@ class Fleet:
 
     def forget(self, key: ModelKey) -> None:
         """Drops what is remembered of a model that awaits nothing."""
-        for memory in (self._confirmed, self._asked, self._refused):
+        for memory in (self._intended, self._confirmed, self._asked, self._refused):
             memory.pop(key, None)
+
+    def intended(self, key: ModelKey, table: RouteTable | None) -> None:
+        """Takes note that a status was persisted that every gateway is to follow with this table."""
+        version = table.version if table else ""
+        for memory in (self._intended, self._confirmed):
+            if key in memory and memory[key][0] == version:
+                return
+        self._intended[key] = (version, time.monotonic())
 
     def names(self) -> Gateways:
         """The fleet without a question asked, for models that await nothing of it."""
@@ -58,6 +74,7 @@ class Fleet:
         missing = [pod for pod in ready if _process(pod) not in confirmed]
         if not missing:
             self._asked.pop(key, None)
+            self._acknowledge(key, version, by=names)
             return Gateways(ready=names)
         told = await self._ask([_address(pod) for pod in missing], key)
         agreed = {_process(pod) for pod in missing if told.get(pod.name) == version}
@@ -68,11 +85,17 @@ class Fleet:
             for pod in missing
             if _process(pod) not in agreed
         )
+        if not behind:
+            self._acknowledge(key, version, by=names)
         return Gateways(ready=names, behind=behind)
 
     def patience(self, key: ModelKey) -> float:
         """Seconds until it is worth asking again."""
         return PATIENCE[min(max(self._asked.get(key, 0), 1), len(PATIENCE)) - 1]
+
+    def _acknowledge(self, key: ModelKey, version: str, *, by: Sequence[str]) -> None:
+        if by and self._intended.get(key, ("", 0.0))[0] == version:
+            self._on_acknowledged(time.monotonic() - self._intended.pop(key)[1])
 
     def _described(
         self, key: ModelKey, version: str, name: str, answer: str | Unknown | None

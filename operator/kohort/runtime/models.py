@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -92,6 +93,7 @@ class Models:
     def __init__(self, on_change: Callable[[ModelKey], None]) -> None:
         self._on_change = on_change
         self._models: dict[ModelKey, Model] = {}
+        self._unwatched: dict[ModelKey, tuple[int, float]] = {}  # version, since when
 
     def __len__(self) -> int:
         return len(self._models)
@@ -104,24 +106,31 @@ class Models:
         return self._models.get(key)
 
     def put(self, new: Model) -> None:
-        """Takes a model from a watch or a list, unless a later state is known."""
+        """Takes a model from a watch, unless a later state is known."""
+        if self._unwatched.get(new.key, (0, 0.0))[0] <= new.version:
+            self._unwatched.pop(new.key, None)
         old = self._models.get(new.key)
         if old is None or old.version < new.version:
             self._models[new.key] = new
             self._on_change(new.key)
 
+    def watch_lag(self) -> float:
+        """Seconds for which the watch has not told of a state that is known from elsewhere."""
+        since = min((since for _, since in self._unwatched.values()), default=None)
+        return 0.0 if since is None else time.monotonic() - since
+
     def put_answer(self, new: Model) -> None:
         """Takes the answer to our own write, unless the model has gone or moved on since."""
         old = self._models.get(new.key)
         if old is not None and old.uid == new.uid and old.version < new.version:
-            self._models[new.key] = new
-            self._on_change(new.key)
+            self._put_early(new)
 
     def remove(self, gone: Model) -> None:
         """Forgets a deleted model, unless one of the same name has been made since."""
         old = self._models.get(gone.key)
         if old is not None and old.version <= gone.version:
             del self._models[gone.key]
+            self._unwatched.pop(gone.key, None)
             self._on_change(gone.key)
 
     def replace(self, models: Iterable[Model], version: int, namespace: str = "") -> None:
@@ -132,4 +141,13 @@ class Models:
             if known_then and model.key not in listed:
                 self.remove(model)
         for model in listed.values():
-            self.put(model)
+            old = self._models.get(model.key)
+            if old is None or old.version < model.version:
+                self._put_early(model)
+
+    def _put_early(self, new: Model) -> None:
+        """Takes a state that the watch has still to tell of."""
+        self._models[new.key] = new
+        _, since = self._unwatched.get(new.key, (0, time.monotonic()))
+        self._unwatched[new.key] = (new.version, since)
+        self._on_change(new.key)

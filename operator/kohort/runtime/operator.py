@@ -14,6 +14,7 @@ import aiohttp
 from kohort.act.apply import Writer
 from kohort.act.events import Recorder
 from kohort.act.permissions import LEASE
+from kohort.act.sink import Sink
 from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
 from kohort.plan.capacity import awaits_gateways
@@ -23,8 +24,10 @@ from kohort.runtime import status_server
 from kohort.runtime.caches import Caches
 from kohort.runtime.certificates import Secrets
 from kohort.runtime.fleet import Fleet
+from kohort.runtime.herald import Herald
 from kohort.runtime.lease import LeaseElection
 from kohort.runtime.metrics import Metrics
+from kohort.runtime.model_metrics import DESCRIBED, WATCH_AGE, ModelCollector, WatchCollector
 from kohort.runtime.queue import WorkQueue
 from kohort.runtime.reconcile import Reconciler
 from kohort.runtime.routes import Publisher
@@ -49,7 +52,7 @@ class Operator:
         self._settings = settings
         self._metrics = Metrics()
         self._kube = Kube(server, self._metrics.call)
-        self._queue: WorkQueue[ModelKey] = WorkQueue()
+        self._queue: WorkQueue[ModelKey] = WorkQueue(self._metrics.waits.observe)
         self._caches = Caches(
             self._kube,
             server,
@@ -64,8 +67,11 @@ class Operator:
             self._caches.models, self._caches.pods, self._routes, self._metrics.pushes.inc
         )
         self._fleet: Fleet | None = None
+        self._recorder: Recorder | None = None
+        self._sink: Sink | None = None
         self._leading = False
         self._serving = False
+        self._register_metrics()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until ``stop``.
@@ -77,7 +83,6 @@ class Operator:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._kube)
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            self._register_gauges()
             status = await status_server.serve(
                 settings.listen_address,
                 settings.status_port,
@@ -123,9 +128,19 @@ class Operator:
         settings, caches = self._settings, self._caches
         # A process that was frozen may wake up in the middle of a pass: it must not write on.
         kube = Fenced(self._kube, lambda: election.held)
-        recorder = Recorder(kube, settings.identity)
+        metrics = self._metrics
+        recorder = Recorder(
+            kube, settings.identity, lambda why: metrics.events_lost.labels(why).inc()
+        )
+        sink = None
+        if settings.event_sink:
+            sink = Sink(
+                session, settings.event_sink, lambda what: metrics.cloudevents.labels(what).inc()
+            )
         fleet = Fleet(
-            caches.gateway_pods, lambda who, key: gateways.table_versions(session, who, key)
+            caches.gateway_pods,
+            lambda who, key: gateways.table_versions(session, who, key),
+            metrics.acknowledged.observe,
         )
         reconciler = Reconciler(
             models=caches.models,
@@ -135,7 +150,7 @@ class Operator:
             fleet=fleet,
             publisher=self._publisher,
             writer=Writer(kube, settings.server_image),
-            recorder=recorder,
+            herald=Herald(recorder, sink, metrics),
             wake=self._queue.add_after,
         )
         scraper = Scraper(
@@ -146,10 +161,10 @@ class Operator:
             wake=self._queue.add,
             interval=settings.scrape_interval,
         )
-        self._fleet, self._leading = fleet, True
+        self._fleet, self._recorder, self._sink, self._leading = fleet, recorder, sink, True
         for model in caches.models:
             self._queue.add(model.key)
-        work = [recorder.run(), scraper.run()]
+        work = [recorder.run(), scraper.run(), *([sink.run()] if sink else [])]
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -158,7 +173,7 @@ class Operator:
                 for task in tasks:
                     task.cancel()
         finally:
-            self._fleet, self._leading = None, False
+            self._fleet, self._recorder, self._sink, self._leading = None, None, None, False
 
     async def _worker(self, reconciler: Reconciler) -> None:
         """Works on one key after the other; no failure of a pass ends it."""
@@ -171,7 +186,7 @@ class Operator:
                 self._queue.succeeded(key)
             except ApiError as error:
                 outcome = "conflict" if error.status == CONFLICT else "error"
-                delay = self._queue.retry(key)
+                delay = self._queue.retry(key, error.retry_after)
                 if outcome == "error":
                     log.warning("%s: trying again in %.1f s: %s", key, delay, error)
             except Exception:
@@ -209,7 +224,13 @@ class Operator:
     def _health(self) -> str:
         if self._queue_age() > STUCK_SECONDS:
             return f"a model has waited for {self._queue_age():.0f} s"
-        return "a watch is stuck" if self._caches.age() > STUCK_SECONDS else ""
+        if self._caches.age() > STUCK_SECONDS:
+            return "a watch is stuck"
+        heard = max(self._caches.watch_ages().values(), default=0.0) < STUCK_SECONDS
+        # While the API server says nothing at all, a new process would hear no more.
+        if heard and self._caches.models.watch_lag() > STUCK_SECONDS:
+            return "the watch of models does not tell what is known from elsewhere"
+        return ""
 
     def _readiness(self) -> str:
         if not self._caches.filled:
@@ -220,14 +241,26 @@ class Operator:
         """Age of the oldest wait; on a replica that stands by, keys wait for nothing."""
         return self._queue.age() if self._leading else 0.0
 
-    def _register_gauges(self) -> None:
+    def _register_metrics(self) -> None:
         gauge, caches = self._metrics.gauge, self._caches
+
+        def waiting(of: Callable[[], Recorder | Sink | None]) -> Callable[[], float]:
+            return lambda: float(len(of() or ()))
+
         gauge("leader", "1 on the replica that decides", lambda: float(self._leading))
-        gauge("models", "ModelDeployments in the cache", lambda: float(len(caches.models)))
         gauge("pods", "Pods of models in the cache", lambda: float(len(caches.pods)))
         gauge("queue_depth", "Models that wait for a worker", lambda: float(len(self._queue)))
         gauge("queue_age_seconds", "Age of the oldest wait", self._queue_age)
-        gauge("watch_age_seconds", "Since the quietest watch gave a sign of life", caches.age)
+        gauge(
+            "models_watch_lag_seconds",
+            "For how long kopf's watch has not told of a model's state that is known from elsewhere",
+            caches.models.watch_lag,
+        )
+        events, sink = waiting(lambda: self._recorder), waiting(lambda: self._sink)
+        gauge("events_waiting", "Kubernetes events that are still to be written", events)
+        gauge("cloudevents_waiting", "CloudEvents that are still to be delivered", sink)
+        self._metrics.collect(WatchCollector(caches), (WATCH_AGE,))
+        self._metrics.collect(ModelCollector(caches.models), DESCRIBED)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -250,4 +283,5 @@ async def _persistently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return await attempt()
         except ApiError as error:
             log.warning("Trying again: %s", error)
-        await asyncio.sleep(RETRY_SECONDS)
+            pause = max(RETRY_SECONDS, error.retry_after)
+        await asyncio.sleep(pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -14,13 +14,17 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 60.0
 
 
 class WorkQueue(Generic[K]):
-    """Keys that want work. A key added while it is worked on comes again afterwards."""
+    """Keys that want work. A key added while it is worked on comes again afterwards.
 
-    def __init__(self) -> None:
+    ``on_taken`` hears of each key that a worker takes for how many seconds it has wanted that.
+    """
+
+    def __init__(self, on_taken: Callable[[float], None] = lambda seconds: None) -> None:
+        self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._dirty: OrderedDict[K, float] = OrderedDict()  # since when
         self._processing: dict[K, float] = {}  # since when
-        self._again: set[K] = set()
+        self._again: dict[K, float] = {}  # since when
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._counter = 0
@@ -30,10 +34,13 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         """Wants work on ``key`` now."""
+        self._add(key, self._loop.time())
+
+    def _add(self, key: K, since: float) -> None:
         if key in self._processing:
-            self._again.add(key)
+            self._again.setdefault(key, since)
         elif key not in self._dirty:
-            self._dirty[key] = self._loop.time()
+            self._dirty[key] = since
             self._some.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -45,11 +52,11 @@ class WorkQueue(Generic[K]):
             heapq.heappush(self._heap, (at, self._counter, key))
             self._arm()
 
-    def retry(self, key: K) -> float:
+    def retry(self, key: K, at_least: float = 0.0) -> float:
         """Wants work on a key that failed, each time later; returns in how many seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(FIRST_RETRY * 2.0**failures, LONGEST_RETRY)
+        delay = max(min(FIRST_RETRY * 2.0**failures, LONGEST_RETRY), at_least)
         self.add_after(key, delay)
         return delay
 
@@ -62,16 +69,16 @@ class WorkQueue(Generic[K]):
         while not self._dirty:
             self._some.clear()
             await self._some.wait()
-        key, _ = self._dirty.popitem(last=False)
-        self._processing[key] = self._loop.time()
+        key, since = self._dirty.popitem(last=False)
+        now = self._processing[key] = self._loop.time()
+        self._on_taken(now - since)
         return key
 
     def done(self, key: K) -> None:
         """Ends the work on a key."""
         del self._processing[key]
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self._add(key, self._again.pop(key))
 
     def __len__(self) -> int:
         """Keys that wait for a worker."""
@@ -96,5 +103,5 @@ class WorkQueue(Generic[K]):
             at, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == at:  # else an earlier wish has been served
                 del self._due[key]
-                self.add(key)
+                self._add(key, min(at, now))
         self._arm()

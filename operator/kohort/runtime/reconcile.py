@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import msgspec
 
 from kohort.act.apply import Applied, Writer
-from kohort.act.events import Recorder
 from kohort.act.manifests import Scale
 from kohort.analysis.reading import Reading
 from kohort.api.status import Condition, Phase, Status
@@ -37,6 +36,7 @@ from kohort.plan.revisions import revision_data
 from kohort.plan.world import Capacity, Gateways, Problem, World
 from kohort.route.table import ModelKey
 from kohort.runtime.fleet import Fleet
+from kohort.runtime.herald import Herald
 from kohort.runtime.lag import Lag, may_lag
 from kohort.runtime.models import Model, Models, parse_model
 from kohort.runtime.routes import Publisher
@@ -45,6 +45,7 @@ MESSAGE_LENGTH = 1024
 # Answers that mean that trying the same again at once is of no use.
 REFUSED = frozenset({400, 403, 422})
 REFUSED_SECONDS = 30.0
+BROKEN = 500
 
 
 def analysing(status: Status) -> bool:
@@ -97,7 +98,7 @@ class Reconciler:
         fleet: Fleet,
         publisher: Publisher,
         writer: Writer,
-        recorder: Recorder,
+        herald: Herald,
         wake: Callable[[ModelKey, float], None],
     ) -> None:
         self._models = models
@@ -107,11 +108,13 @@ class Reconciler:
         self._fleet = fleet
         self._publisher = publisher
         self._writer = writer
-        self._recorder = recorder
+        self._herald = herald
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
         self._lag = Lag(wake)
+        # Written perhaps: the answer was lost. What a pass did is told when the status turns up.
+        self._unanswered: dict[ModelKey, Outcome] = {}
 
     def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
         """Keeps the newest counters of a model's cohorts for its next pass."""
@@ -135,8 +138,9 @@ class Reconciler:
             self._forget(key)
             return False
         now = datetime.now(UTC)
+        self._hear(model)
         if model.spec is None:
-            await self._persist(model, invalid_status(model, now))
+            await self._persist(model, Outcome(invalid_status(model, now)))
             return False
         gateways = await self._gateways(model)
         identity = Identity(key.namespace, key.name, model.uid, model.generation)
@@ -150,9 +154,7 @@ class Reconciler:
         outcome = plan(identity, model.spec, model.status, world, now)
         # What lags, and its events, comes again with the next pass.
         if not self._lags(model, outcome):
-            await self._persist(model, outcome.status)
-            for event in outcome.events:
-                self._recorder.record(model.owner, event)
+            await self._persist(model, outcome)
         # Before acting, which may fail: a deadline has to be seen all the same.
         if outcome.wake_after is not None:
             self._wake(key, outcome.wake_after)
@@ -165,6 +167,8 @@ class Reconciler:
     def _forget(self, key: ModelKey) -> None:
         """Drops what is remembered of a model that is gone."""
         self._fleet.forget(key)
+        self._herald.forget(key)
+        self._unanswered.pop(key, None)
         self._refused.pop(key, None)
         self._lag.end(key)
 
@@ -181,17 +185,38 @@ class Reconciler:
         self._fleet.forget(model.key)
         return self._fleet.names()
 
-    async def _persist(self, model: Model, status: Status) -> None:
+    def _hear(self, model: Model) -> None:
+        """Tells of what has come to stand in a model's status."""
+        self._herald.see(model)
+        doubtful = self._unanswered.get(model.key)
+        if doubtful and doubtful.status == model.status:
+            self._herald.tell(model, doubtful.events)
+            del self._unanswered[model.key]
+
+    async def _persist(self, model: Model, outcome: Outcome) -> None:
         """Writes a status that differs; routes follow as soon as it is written.
 
         Gateways fetch the new routes meanwhile; they are of no effect before they are published.
         """
+        key, status = model.key, outcome.status
         if status == model.status:
+            self._herald.tell(model, outcome.events)
             return
-        self._lag.end(model.key)
-        self._publisher.prepare(model.key, status)
-        answer = await self._writer.write_status(model.owner, model.version, status)
-        self._models.put_answer(parse_model(answer))
+        self._lag.end(key)
+        self._publisher.prepare(key, status)
+        try:
+            answer = await self._writer.write_status(model.owner, model.version, status)
+        except ApiError as error:
+            if error.status == 0 or error.status >= BROKEN:
+                self._unanswered[key] = outcome
+            raise
+        written = parse_model(answer)
+        self._models.put_answer(written)
+        if awaits_gateways(written.status):
+            self._fleet.intended(key, self._publisher.table(key))
+        self._unanswered.pop(key, None)
+        self._hear(written)
+        self._herald.tell(written, outcome.events)
 
     async def _act(self, model: Model, action: Action) -> None:
         owner, name = model.owner, action.revision

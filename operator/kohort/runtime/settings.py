@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -34,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     lease_deadline: float = 10.0
     lease_retry: float = 2.0
     workers: int = 16
+    event_sink: str = ""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -86,6 +88,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         "--lease-retry", type=_duration, default=2.0, help="between tries to get or renew the lease"
     )
     option("--workers", type=int, default=16, help="models that are worked on at a time")
+    option(
+        "--event-sink",
+        type=_url,
+        default=os.environ.get("KOHORT_EVENT_SINK", ""),
+        help="http(s) URL that takes CloudEvents of decisions and events (default: $KOHORT_EVENT_SINK)",
+    )
     given = vars(parser.parse_args(arguments))
     del given["command"]
     settings = Settings(**given)
@@ -101,6 +109,15 @@ def _duration(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 5s or 1m30s")
     return value
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no URL such as https://events.example/kohort"
+        )
+    return text
 
 
 def _names(text: str) -> tuple[str, ...]:
