@@ -90,3 +90,22 @@ def test_a_list_that_is_older_than_a_model_does_not_remove_it() -> None:
     world.models.put(convert_model(content(9)))
     world.models.replace([], version=6)
     assert world.version() == 9
+
+
+def test_a_watch_that_tells_what_is_known_has_no_lag() -> None:
+    world = World()
+    world.models.put(convert_model(content(5)))
+    world.models.put_answer(convert_model(content(7)))
+    assert world.models.watch_lag() > 0
+    world.models.put(convert_model(content(6)))
+    assert world.models.watch_lag() > 0
+    world.models.put(convert_model(content(7)))
+    assert world.models.watch_lag() == 0
+
+
+def test_a_watch_that_does_not_tell_what_a_list_has_told_lags() -> None:
+    world = World()
+    world.models.replace([parse_model(msgspec.json.encode(content(5)))], version=6)
+    assert world.models.watch_lag() > 0
+    world.models.remove(convert_model(content(8)))
+    assert world.models.watch_lag() == 0

@@ -31,6 +31,7 @@ def test_durations_are_written_as_in_a_spec() -> None:
     [
         ("--scrape-interval=soon", "no duration such as 5s"),
         ("--lease-duration=1s", "--lease-duration must exceed --lease-deadline"),
+        ("--event-sink=events.example", "no URL such as https:"),
         ("--namespace=", "set --namespace or $POD_NAMESPACE"),
     ],
 )

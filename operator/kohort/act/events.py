@@ -38,7 +38,9 @@ class Recorder:
             "Kubernetes events", WAITING_AT_MOST, on_lost
         )
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
         return len(self._outbox)
 
     def record(self, owner: Owner, event: Event) -> None:

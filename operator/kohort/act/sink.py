@@ -67,7 +67,9 @@ class Sink:
         self._failures = 0
         self._resume_at = 0.0
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
         return len(self._outbox)
 
     def send(self, event: CloudEvent) -> None:

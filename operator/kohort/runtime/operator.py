@@ -50,9 +50,9 @@ class Operator:
 
     def __init__(self, settings: Settings, server: Server) -> None:
         self._settings = settings
-        self._metrics = Metrics()
-        self._kube = Kube(server, self._metrics.call)
-        self._queue: WorkQueue[ModelKey] = WorkQueue(self._metrics.waits.observe)
+        self.metrics = Metrics()
+        self._kube = Kube(server, self.metrics.call)
+        self._queue: WorkQueue[ModelKey] = WorkQueue(self.metrics.waits.observe)
         self._caches = Caches(
             self._kube,
             server,
@@ -64,7 +64,7 @@ class Operator:
         )
         self._routes = RouteServer(self._route_refused)
         self._publisher = Publisher(
-            self._caches.models, self._caches.pods, self._routes, self._metrics.pushes.inc
+            self._caches.models, self._caches.pods, self._routes, self.metrics.pushes.inc
         )
         self._fleet: Fleet | None = None
         self._recorder: Recorder | None = None
@@ -88,7 +88,7 @@ class Operator:
                 settings.status_port,
                 health=self._health,
                 readiness=self._readiness,
-                metrics=self._metrics.text,
+                metrics=self.metrics.text,
             )
             stack.push_async_callback(status.cleanup)
             await _until(stop, self._work(session))
@@ -128,7 +128,7 @@ class Operator:
         settings, caches = self._settings, self._caches
         # A process that was frozen may wake up in the middle of a pass: it must not write on.
         kube = Fenced(self._kube, lambda: election.held)
-        metrics = self._metrics
+        metrics = self.metrics
         recorder = Recorder(
             kube, settings.identity, lambda why: metrics.events_lost.labels(why).inc()
         )
@@ -195,7 +195,7 @@ class Operator:
                 log.exception("%s: trying again in %.1f s", key, self._queue.retry(key))
             finally:
                 self._queue.done(key)
-                self._metrics.passes.labels(outcome).observe(clock() - began)
+                self.metrics.passes.labels(outcome).observe(clock() - began)
 
     async def _renew_certificates(self, secrets: Secrets) -> None:
         while True:
@@ -216,7 +216,7 @@ class Operator:
                 self._queue.add(model.key)
 
     def _route_refused(self, key: ModelKey, version: str, message: str) -> None:
-        self._metrics.refused.inc()
+        self.metrics.refused.inc()
         if self._fleet is not None:
             self._fleet.refused(key, version, message)
             self._queue.add(key)
@@ -242,10 +242,10 @@ class Operator:
         return self._queue.age() if self._leading else 0.0
 
     def _register_metrics(self) -> None:
-        gauge, caches = self._metrics.gauge, self._caches
+        gauge, caches = self.metrics.gauge, self._caches
 
         def waiting(of: Callable[[], Recorder | Sink | None]) -> Callable[[], float]:
-            return lambda: float(len(of() or ()))
+            return lambda: float(told.waiting if (told := of()) else 0)
 
         gauge("leader", "1 on the replica that decides", lambda: float(self._leading))
         gauge("pods", "Pods of models in the cache", lambda: float(len(caches.pods)))
@@ -259,8 +259,8 @@ class Operator:
         events, sink = waiting(lambda: self._recorder), waiting(lambda: self._sink)
         gauge("events_waiting", "Kubernetes events that are still to be written", events)
         gauge("cloudevents_waiting", "CloudEvents that are still to be delivered", sink)
-        self._metrics.collect(WatchCollector(caches), (WATCH_AGE,))
-        self._metrics.collect(ModelCollector(caches.models), DESCRIBED)
+        self.metrics.collect(WatchCollector(caches), (WATCH_AGE,))
+        self.metrics.collect(ModelCollector(caches.models), DESCRIBED)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
