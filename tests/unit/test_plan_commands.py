@@ -336,3 +336,13 @@ def test_a_wait_for_a_person_is_a_pause_also_where_another_cohort_went_back() ->
         cluster.tick()
     assert cluster.cohort("everyone").weight == 20
     assert cluster.status.phase == "Paused"
+
+
+def test_a_pause_of_all_is_lifted_whatever_the_cohorts_are_called_by_then() -> None:
+    cluster = rolling()
+    say(cluster, "pause")
+    others = (Cohort(name="staff", match=(ACME,), steps=SLOW), Cohort(name="rest", steps=SLOW))
+    cluster.edit(structs.replace(cluster.spec, cohorts=others))
+    say(cluster, "resume")
+    assert accepted(cluster)
+    assert not cluster.status.held

@@ -30,9 +30,9 @@ __all__ = ["Identity", "plan"]
 PHASES: tuple[Phase, ...] = (
     revisions.ask,
     revisions.adopt,
+    cohorts.follow_spec,
     commands.obey,
     pausing.pause,
-    cohorts.follow_spec,
     rules.take_turns,
     capacity.size,
     revisions.forget,
