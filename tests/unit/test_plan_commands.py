@@ -346,3 +346,17 @@ def test_a_pause_of_all_is_lifted_whatever_the_cohorts_are_called_by_then() -> N
     say(cluster, "resume")
     assert accepted(cluster)
     assert not cluster.status.held
+
+
+def test_undo_goes_to_the_revision_before_also_where_a_cohort_never_took_the_newest() -> None:
+    cluster = promoted()
+    v2 = cluster.desired
+    cohorts = (Cohort(name="staff", match=(ACME,), steps=SLOW), *cluster.spec.cohorts)
+    cluster.edit(structs.replace(cluster.spec, cohorts=cohorts, model=model(3).model))
+    cluster.until(lambda c: c.cohort("staff").weight == 10)
+    say(cluster, "abort staff")
+    say(cluster, "promote everyone to=all")
+    cluster.until(lambda c: c.cohort("everyone").stable == c.desired, ticks=10)
+    say(cluster, "undo")
+    cluster.until(lambda c: c.cohort("everyone").stable == v2, ticks=10)
+    assert cluster.cohort("staff").stable == v2

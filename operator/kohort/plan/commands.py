@@ -244,7 +244,8 @@ def _undo_target(asked: _Asked) -> str:
             there = ", ".join(sorted(kept.values())) or "none"
             raise CommandError(f"no revision {asked.command.to} is kept; there is: {there}")
         return found[0]
-    former = [c.stable if c.canary else c.former for c in status.cohorts]
+    # Clients that are not on the desired revision never left the one before.
+    former = [c.former if c.stable == status.desired else c.stable for c in status.cohorts]
     former = [name for name in former if name in kept and name != status.desired]
     if not former:
         raise CommandError("no revision before this one is kept; name one with to=")
