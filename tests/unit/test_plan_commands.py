@@ -353,6 +353,7 @@ def test_undo_goes_to_the_revision_before_also_where_a_cohort_never_took_the_new
     v2 = cluster.desired
     cohorts = (Cohort(name="staff", match=(ACME,), steps=SLOW), *cluster.spec.cohorts)
     cluster.edit(structs.replace(cluster.spec, cohorts=cohorts, model=model(3).model))
+    cluster.decide()
     cluster.until(lambda c: c.cohort("staff").weight == 10)
     say(cluster, "abort staff")
     say(cluster, "promote everyone to=all")
@@ -360,3 +361,15 @@ def test_undo_goes_to_the_revision_before_also_where_a_cohort_never_took_the_new
     say(cluster, "undo")
     cluster.until(lambda c: c.cohort("everyone").stable == v2, ticks=10)
     assert cluster.cohort("staff").stable == v2
+
+
+def test_an_undo_to_a_revision_whose_record_is_lost_ends_and_says_so() -> None:
+    cluster = promoted()
+    v1 = cluster.cohort().former
+    cluster.until(lambda c: v1 not in c.pods)
+    say(cluster, "undo")
+    del cluster.records[v1], cluster.pods[v1]
+    cluster.tick()
+    assert cluster.status.pinned == ""
+    assert cluster.cohort().stable == cluster.desired
+    assert "UndoLost" in [e.reason for e in cluster.events]

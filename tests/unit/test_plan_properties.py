@@ -258,7 +258,8 @@ def a_command_is_carried_out_once_and_answered(
 
 def nothing_overrules_a_person(cluster: Cluster, world: World, outcome: Outcome) -> None:
     was, now = cluster.status, outcome.status
-    if was.pinned and was.pinned_over == cluster.desired and world.command == "":
+    kept = was.pinned in world.recorded
+    if kept and was.pinned_over == cluster.desired and world.command == "":
         assert (now.pinned, now.desired) == (was.pinned, was.pinned)
     for old, new in pairs(was, now):
         if old.urged is Urged.ALL and old.canary == now.desired:

@@ -11,7 +11,7 @@ from msgspec import structs
 from kohort.analysis.timestamps import to_time
 from kohort.api.spec import Spec
 from kohort.api.status import RevisionStatus, Status
-from kohort.plan.context import Context, Draft, label, normal, referenced
+from kohort.plan.context import Context, Draft, label, normal, referenced, warning
 
 
 def revision_data(spec: Spec) -> dict[str, Any]:
@@ -41,10 +41,15 @@ def ask(context: Context, draft: Draft) -> Draft:
     """Take what the spec asks for as desired, unless a person wants another revision over it; a new wish
     clears what cohorts rejected."""
     desired = asked_for(context)
-    if draft.status.pinned:
-        if draft.status.pinned_over == desired:
+    pinned = draft.status.pinned
+    if pinned:
+        gone = pinned not in context.world.recorded and pinned not in context.world.capacity
+        if draft.status.pinned_over == desired and not gone:
             return draft
         draft = draft.with_status(pinned="", pinned_over="")
+        if gone:
+            told = f"{label(draft.status, pinned)} is on record no more: the spec counts again"
+            draft = draft.telling(warning("UndoLost", told))
     status = draft.status
     if desired == status.desired:
         return draft
