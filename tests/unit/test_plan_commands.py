@@ -127,6 +127,9 @@ def test_a_pause_step_waits_for_a_person_however_long() -> None:
     steps = (Step(weight=0, pause=Pause()), Step(weight=20, hold="5s"))
     cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
     cluster.edit(structs.replace(cluster.spec, model=model(2).model))
+    cluster.decide()
+    cluster.decide()
+    assert cluster.status.phase == "Progressing", "its pods are not there yet"
     for _ in range(2000):
         cluster.tick()
     cohort = cluster.cohort()
@@ -175,6 +178,7 @@ def test_a_rollout_that_has_not_begun_is_aborted_too() -> None:
     cluster = rolling(cohorts=PAIR)
     say(cluster, "abort everyone")
     assert cluster.cohort("everyone").phase is CohortPhase.ROLLED_BACK
+    assert cluster.cohort("everyone").decisions[0].revision == cluster.desired
     assert cluster.cohort("staff").weight == 10
 
 
