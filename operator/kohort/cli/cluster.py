@@ -158,6 +158,11 @@ class Cluster:
         items: list[Resource] = json.loads(answer.data)["items"]
         return items
 
+    def namespaces(self) -> list[str]:
+        """The names of all namespaces."""
+        answer = self._asked(self._core.list_namespace, _preload_content=False)
+        return [item["metadata"]["name"] for item in json.loads(answer.data)["items"]]
+
     def watch_models(
         self, name: str | None, everywhere: bool = False, seconds: int = WATCH_SECONDS
     ) -> Iterator[list[Resource]]:
@@ -229,6 +234,16 @@ def not_found(kind: str, name: str, names: list[str], place: str) -> str:
     told = similar or (sorted(names) if len(names) <= 5 else [])
     hint = f"; there is: {', '.join(told)}" if told else "" if names else "; there is none at all"
     return f'no {kind} "{name}" in {place}{hint}'
+
+
+def contexts(kubeconfig: str | None) -> list[str]:
+    """The names of a kubeconfig's contexts; none where there is no kubeconfig."""
+    try:
+        return [
+            each["name"] for each in config.list_kube_config_contexts(config_file=kubeconfig)[0]
+        ]
+    except (config.ConfigException, OSError):
+        return []
 
 
 def _load(kubeconfig: str | None, context: str | None, settings: Any) -> tuple[str, str]:

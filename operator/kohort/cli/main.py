@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kohort.api.command import CommandError
-from kohort.cli import history, lint, preview, show, verbs
+from kohort.cli import completion, history, lint, preview, show, verbs
 from kohort.cli.cluster import ClusterError
 from kohort.cli.documents import DocumentError
 from kohort.cli.options import cluster_options
@@ -20,14 +20,17 @@ from kohort.cli.view import ViewError
 
 INTERRUPTED = 130  # as a shell counts SIGINT
 REFUSALS = (ClusterError, ViewError, CommandError, SendingError, DocumentError)
-FAMILIES = (show, verbs, history, preview, lint)
+FAMILIES = (show, verbs, history, preview, lint, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
     degrade(sys.stdout)
     degrade(sys.stderr)
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == [completion.ASK]:
+        return complete(words[1:])
+    options = parser().parse_args(words)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -53,6 +56,12 @@ def console_script() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+def complete(words: Sequence[str] | None = None) -> int:
+    """Prints what may come next; alone it is the program ``kubectl_complete-kohort``."""
+    print("\n".join(completion.answer(parser(), sys.argv[1:] if words is None else words)))
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
