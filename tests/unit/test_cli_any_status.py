@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from kohort.api.status import (
     CohortPhase,
     CohortStatus,
+    CommandStatus,
     Decision,
     Evidence,
     Phase,
@@ -23,6 +24,7 @@ from kohort.api.status import (
     Verdict,
 )
 from kohort.cli.changes import changes
+from kohort.cli.history import history, pages
 from kohort.cli.tree import ModelList, tree
 from kohort.cli.view import ViewError, model_view
 from kohort.cli.why import why
@@ -48,10 +50,12 @@ evidences = st.builds(
 )
 decisions = st.builds(
     Decision,
-    action=st.sampled_from(["Promoted", "RolledBack", "Superseded", "Else"]),
+    action=st.sampled_from(["Promoted", "RolledBack", "Superseded", "Aborted", "Undone", "Else"]),
     revision=revisions,
     at=times,
     message=texts,
+    by=texts,
+    why=texts,
 )
 cohorts = st.builds(
     CohortStatus,
@@ -64,6 +68,8 @@ cohorts = st.builds(
     weight=st.integers(0, 100),
     step_started_at=st.none() | times,
     rejected=revisions,
+    held=st.booleans(),
+    paused_at=st.none() | times,
     evidence=st.lists(evidences, max_size=2, unique_by=lambda e: clean(e.metric)).map(tuple),
     decisions=st.lists(decisions, max_size=3).map(tuple),
 )
@@ -79,6 +85,14 @@ revision_statuses = st.builds(
     message=texts,
     preparing_since=st.none() | times,
 )
+commands = st.builds(
+    CommandStatus,
+    id=texts,
+    line=texts | st.sampled_from(["pause staff by=anna", "promote to=all why='so be it'"]),
+    at=st.none() | times,
+    accepted=st.booleans(),
+    message=texts,
+)
 statuses = st.builds(
     Status,
     observed_generation=st.integers(-1, 3),
@@ -87,6 +101,9 @@ statuses = st.builds(
     desired=revisions,
     replicas=st.integers(0, 1000),
     paused_at=st.none() | times,
+    held=st.booleans(),
+    pinned_over=revisions,
+    command=st.none() | commands,
     cohorts=st.lists(cohorts, max_size=4, unique_by=lambda c: clean(c.name)).map(tuple),
     revisions=st.lists(
         revision_statuses, max_size=4, unique_by=(lambda r: r.name, lambda r: r.number)
@@ -139,6 +156,18 @@ def test_any_list_of_rollouts_fits_any_terminal(
     views = [model_view(resource_of(status), (), NOW) for status in some]
     lines = printed(ModelList(views, with_namespace), width).splitlines()
     assert max(map(cell_len, lines)) <= width
+
+
+@settings(deadline=None)
+@given(statuses, widths)
+def test_any_history_fits_any_terminal_and_can_be_read_by_programs(
+    status: Status, width: int
+) -> None:
+    told = history(resource_of(status))
+    lines = [line for part in pages(told, NOW, width) for line in printed(part, width).splitlines()]
+    assert max(map(cell_len, lines)) <= width
+    assert msgspec.json.decode(msgspec.json.encode(told))["name"] == "m"
+    assert len(told.decisions) == sum(len(c.decisions) for c in status.cohorts)
 
 
 @settings(deadline=None)

@@ -50,6 +50,34 @@ def test_what_a_cohort_says_for_itself_is_one_line() -> None:
     ]
 
 
+def test_what_a_person_asked_for_is_a_line_and_its_decision_another() -> None:
+    resource = copy.deepcopy(RESOURCES["commanded"])
+    before = model_view(resource, (), NOW)
+    status = resource["status"]
+    status["command"] = {
+        "id": "3",
+        "line": "pause stepped by=anna id=3",
+        "accepted": True,
+        "message": "stepped is held (asked for by anna)",
+    }
+    held = {
+        "action": "Held",
+        "revision": "menu-ccc",
+        "at": "2026-11-24T10:41:59Z",
+        "message": "held where it is",
+        "by": "anna",
+        "why": "too early",
+    }
+    stepped = status["cohorts"][1]
+    stepped |= {"held": True, "decisions": [held, *stepped["decisions"]]}
+    assert changes(before, model_view(resource, (), NOW)) == [
+        "menu: carried out: pause stepped, stepped is held (asked for by anna)",
+        "menu/stepped: Held v3 by anna: too early, held where it is",
+        "menu/stepped: Analyzing v2 -> v3 50% step 2/2, held, 50%: waits for a person: kubectl "
+        "kohort promote menu stepped",
+    ]
+
+
 def test_figures_that_only_go_on_are_no_change() -> None:
     evidence = [{"metric": "errors", "canary": {"requests": 500, "failed": 13}}]
     message = view_of("diverged").cohorts[SINGLES].message.replace("402", "500").replace("11", "13")

@@ -45,6 +45,38 @@ v3 has 25% of singles; batchers went back to v2
 └── and 1 former revision without pods"""
 
 
+def test_what_people_asked_for_is_shown_with_who_and_why() -> None:
+    assert printed(tree(view_of("commanded")), 80) == COMMANDED_80
+
+
+COMMANDED_80 = """\
+menu  Analyzing  4/4 pods ready
+waits for Kohort to promote stepped
+├── held     Analyzing   v2 → v3  █░░░░░░░░░   5%  step 1/2  held
+│     errors  1/402 vs 9/3,611 failed (0.25% vs 0.25%)  Insufficient
+│     paused with 5% of clients on v3
+│     Held at 10:40:00 by anna: incident 4711
+├── stepped  Analyzing   v2 → v3  █████░░░░░  50%  step 2/2
+│     50%: waits for a person: kubectl kohort promote menu stepped
+│     StepSkipped at 10:41:20 by system:admin
+├── aborted  RolledBack  v2       v3 rejected
+│     v3 was aborted; on v2
+│     Aborted at 10:41:00 by anna: wrong labels
+├── done     Stable      v3
+├── revision v3  ../menu/3.onnx  2/2 ready  desired, stable, canary, rejected
+├── revision v2  file:///models/menu/2.onnx  2/2 ready  stable
+└── and 1 former revision without pods"""
+
+
+def test_a_command_that_was_refused_and_an_undo_stand_below_the_name() -> None:
+    lines = printed(tree(view_of("undone")), 200).splitlines()
+    assert lines[1:4] == [
+        "v1 serves every client with 2 of 2 pods ready",
+        "a person undid v2, which the spec asks for, and wants v1",
+        "retry at 10:41:00: refused: nothing has sent back v1; there is nothing to retry",
+    ]
+
+
 def test_what_every_cohort_says_for_itself_is_not_said_twice() -> None:
     view = view_of("diverged", *PODS)
     told = "; ".join(f"{cohort.name}: {cohort.message}" for cohort in view.cohorts)
@@ -127,7 +159,7 @@ def test_escape_sequences_in_a_message_do_not_reach_the_terminal() -> None:
 
 
 def test_the_list_has_a_line_for_each_rollout() -> None:
-    views = [view_of(name) for name in RESOURCES]
+    views = [view_of(name) for name in RESOURCES if name not in ("commanded", "undone")]
     assert printed(ModelList(views, with_namespace=True), 110) == LIST_110
 
 

@@ -17,7 +17,8 @@ TOLD = {
     ("diverged", "batchers"): (
         "batchers went back from v3 to v2 at 10:41:07, 4.2 s after v3 got its first clients "
         "here: 38 of 38 canary requests failed against 0 of 702 of stable; chance under 1 in "
-        "1,000,000,000. v3 is not tried again until the spec changes."
+        "1,000,000,000. v3 is not tried again until the spec changes, or kubectl kohort retry "
+        "digits batchers."
     ),
     ("diverged", "singles"): (
         "singles has 25% of its clients on v3 (step 2 of 3) since 10:41:30, 30 s ago; the "
@@ -33,6 +34,26 @@ TOLD = {
     ("diverged", "everyone"): (
         "everyone stays on v2 and has not begun with v3. Waits for batchers, which went back to"
         " v2; apply another model, or take it out of after."
+    ),
+    ("commanded", "held"): (
+        "held has 5% of its clients on v3 (step 1 of 2) since 10:39:30, 2 min 30 s ago; the others "
+        "are on v2. On errors: 1 of 402 canary requests failed against 9 of 3,611 of stable. Held "
+        "by hand since 10:40:00, until kubectl kohort resume menu held: it goes no further, but "
+        "evidence of harm still sends it back. The last decision at 10:40:00: v3 was held: held "
+        "where it is. Asked for by anna: incident 4711."
+    ),
+    ("commanded", "stepped"): (
+        "stepped has 50% of its clients on v3 (step 2 of 2) since 10:41:30, 30 s ago; the others "
+        "are on v2. Waits for a person: kubectl kohort promote menu stepped. The last decision at "
+        "10:41:20: v3 was urged on: left step 1 of 2. Asked for by system:admin."
+    ),
+    ("commanded", "aborted"): (
+        "aborted went back from v3 to v2 at 10:41:00: it was aborted by anna: wrong labels. v3 is "
+        "not tried again until the spec changes, or kubectl kohort retry menu aborted."
+    ),
+    ("undone", "everyone"): (
+        "everyone is on v1, which bob wants (on second thoughts) instead of v2, until the spec "
+        "changes. It was promoted at 10:30:10: its steps compared nothing."
     ),
     ("first", "everyone"): (
         "everyone has no revision yet, so its clients get no answer. Pods are awaited since "
@@ -112,8 +133,16 @@ def test_a_rollback_without_a_record_is_told_from_the_evidence() -> None:
     assert told == (
         "batchers went back from v3 to v2. On errors: 38 of 38 canary requests failed against "
         "0 of 702 of stable; chance under 1 in 1,000,000,000. v3 is not tried again until the spec "
-        "changes."
+        "changes, or kubectl kohort retry digits batchers."
     )
+
+
+def test_a_whole_rollout_that_is_held_says_how_it_goes_on() -> None:
+    resource = copy.deepcopy(RESOURCES["diverged"])
+    resource["status"] |= {"held": True, "pausedAt": "2026-11-24T10:41:50Z"}
+    told = why(model_view(resource, (), NOW))[1]
+    assert "Held by hand since 10:41:50, until kubectl kohort resume digits: it goes" in told
+    assert "The step is held for" not in told
 
 
 def test_figures_of_the_analysis_are_told_once() -> None:

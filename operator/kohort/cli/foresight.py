@@ -50,6 +50,7 @@ class Foresight:
     """A rollout that goes on by itself, also where the spec pauses it.
 
     ``pods``: by revision, as many as there are or are wanted. ``stuck``: why it comes to no end.
+    ``asked``: the spec with its pause.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Foresight:
     stuck: str = ""
 
     def __post_init__(self) -> None:
-        self.paused = self.spec.paused
+        self.asked = self.spec
         self.spec = structs.replace(self.spec, paused=False)
         self._began = self.now
         self._recorded = {r.name: r.number for r in self.status.revisions}
@@ -71,7 +72,7 @@ class Foresight:
         self._looks = 0
         self._command = ""
         self._open: set[str] = set()
-        self._told: set[tuple[str, str, int]] = set()
+        self._told = {c.name: c.step + 1 for c in self.status.cohorts if c.canary and c.weight}
 
     @property
     def finished(self) -> bool:
@@ -163,16 +164,26 @@ class Foresight:
                 self._open.add(after.name)
             arms = f"{self.label(after.stable)} to {self.label(after.canary)}"
             yield self._move(after, f"starts from {arms}")
+            self._told[after.name] = after.step  # of one that moves at once, all are left out
+        yield from self._steps(former, after, spec.steps)
         if after.stable and after.stable != former.stable:
             first = "" if former.stable else ", the first revision"
             yield self._move(after, f"{self.label(after.stable)} serves all of it{first}")
-        step = (after.name, after.canary, after.step)
-        reached = after.weight != former.weight or _begun(former, after)
-        if after.canary and reached and after.step < len(spec.steps) and step not in self._told:
-            self._told.add(step)
-            yield self._move(after, f"{after.weight}%{_wait(spec.steps[after.step])}")
-            if _unforeseeable(spec.steps[after.step]):
+
+    def _steps(
+        self, former: CohortStatus, after: CohortStatus, steps: tuple[Step, ...]
+    ) -> Iterator[Move]:
+        """The steps that a cohort came to in one pass, also those that it left at once."""
+        told = self._told.get(after.name, 0)
+        begun = after.weight != former.weight or after.step_started_at != former.step_started_at
+        end = after.step + bool(after.canary and begun)
+        if former.canary and former.canary == after.stable:
+            end = len(steps)
+        for step in steps[told:end]:
+            yield self._move(after, f"{step.weight}%{_wait(step)}")
+            if step.until is not None or step.pause is not None:
                 self._open.add(after.name)
+        self._told[after.name] = max(told, end)
 
     def _move(self, cohort: CohortStatus, what: str) -> Move:
         return Move(cohort.name, self.taken, cohort.name in self._open, what)
@@ -195,20 +206,12 @@ class Foresight:
         return f"v{numbers[revision]}" if revision in numbers else revision
 
 
-def _begun(former: CohortStatus, after: CohortStatus) -> bool:
-    return bool(after.step_started_at) and after.step_started_at != former.step_started_at
-
-
 def _places(status: Status) -> list[tuple[object, ...]]:
     """Where the cohorts are, without what is said about it."""
     return [
         (c.name, c.phase, c.stable, c.canary, c.step, c.weight, c.step_started_at)
         for c in status.cohorts
     ]
-
-
-def _unforeseeable(step: Step) -> bool:
-    return step.until is not None or step.pause is not None
 
 
 def _wait(step: Step) -> str:

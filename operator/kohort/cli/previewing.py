@@ -26,7 +26,7 @@ def report(
     really is, or stands for a revision before of which nothing is known."""
     yield Text(f"{ahead.name}: {_headline(ahead, before, status, known)}", "bold")
     if before is not None and known and status.desired:
-        yield from _differences(before, ahead.spec)
+        yield from _differences(before, ahead.asked)
     if not ahead.moves:
         return
     yield _sequence(ahead)
@@ -40,7 +40,7 @@ def _headline(ahead: Foresight, before: Spec | None, status: Status, known: bool
     if not known:
         return "how a new revision of it would roll out; nothing is known of the one before"
     if ahead.status.desired == status.desired:
-        if before == ahead.spec:
+        if before == ahead.asked:
             return "nothing changes"
         rest = "; what is under way goes on" if ahead.moves else ""
         return f"no new revision, no pod restarts{rest}"
@@ -93,7 +93,7 @@ def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
     yield f"pods: {now} now, {most} at most, {ahead.spec.replicas} in the end"
     yield from _gpus(ahead, now, most)
     held = [c.name for c in status.cohorts if c.held]
-    if ahead.paused:
+    if ahead.asked.paused:
         yield "the spec says paused: true, which holds all of this until it is taken out"
     elif status.held or held:
         yield f"a person holds {', '.join(held) if held else 'all of it'}: until resume, it stays where it is"

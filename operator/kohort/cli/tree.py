@@ -246,6 +246,11 @@ def _notes(view: ModelView) -> list[Text]:
     notes = [Text(view.own_message)] if view.own_message else []
     if not view.seen:
         notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
+    if view.instead_of:
+        told = (
+            f"a person undid {view.instead_of}, which the spec asks for, and wants {view.desired}"
+        )
+        notes.append(Text(told, "yellow"))
     if view.waiting:
         notes.append(Text(f"waits for Kohort to {view.waiting}", "yellow"))
     elif view.command:

@@ -81,7 +81,7 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
     if cohort.stable == view.desired:
         asked = ", which the spec asks for"
         if view.instead_of:
-            asked = f", which a person wants instead of {view.instead_of}, until the spec changes"
+            asked = f", {_wanted(cohort)} instead of {view.instead_of}, until the spec changes"
     promoted = _decision(cohort, "Promoted")
     if promoted is None or promoted.revision != cohort.stable:
         return [f"{place}{asked}."]
@@ -89,17 +89,25 @@ def _stable(cohort: CohortView, view: ModelView) -> list[str]:
     return [stopped(f"{place}{asked}. It was promoted{_at(promoted, view)}{told}")]
 
 
+def _wanted(cohort: CohortView) -> str:
+    """Who wants the revision, and why."""
+    undone = _decision(cohort, "Undone")
+    if undone is None:
+        return "which a person wants"
+    return f"which {undone.by or 'a person'} wants" + (f" ({undone.why})" if undone.why else "")
+
+
 def _rolled_back(cohort: CohortView, view: ModelView) -> list[str]:
     back = _decision(cohort, "RolledBack", "Aborted")
     failed = cohort.rejected or (back.revision if back else "its canary")
     if back is None:
         place = f"{cohort.name} went back from {failed} to {cohort.stable}."
-        return [place, *map(_seen, cohort.evidence), _not_again(cohort)]
+        return [place, *map(_seen, cohort.evidence), _not_again(cohort, view)]
     told = f": {back.message}" if back.message else ""
     if back.action == "Aborted":
         told = f": it was aborted{asked_by(back.by, back.why)}"
     place = f"{cohort.name} went back from {failed} to {cohort.stable}{_at(back, view)}"
-    return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(cohort)]
+    return [stopped(f"{place}{_after(cohort, back, failed)}{told}"), _not_again(cohort, view)]
 
 
 _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
@@ -237,6 +245,8 @@ def _after(cohort: CohortView, decision: Decision, failed: str) -> str:
     return f", {duration((at - min(begins)).total_seconds())} after {failed} got its first clients here"
 
 
-def _not_again(cohort: CohortView) -> str:
-    rejected = cohort.rejected
-    return f"{rejected} is not tried again until the spec changes." if rejected else ""
+def _not_again(cohort: CohortView, view: ModelView) -> str:
+    if not cohort.rejected:
+        return ""
+    again = f"kubectl kohort retry {view.name} {cohort.name}"
+    return f"{cohort.rejected} is not tried again until the spec changes, or {again}."
