@@ -89,10 +89,10 @@ AFTER        COHORT    WHAT
 5 min        everyone  starts from v1 to v2
 5 min        archive   5% until NonInferior is proven
 5 min        everyone  5% for 1m
-6 min +      archive   50% for 1h
+5 min +      archive   50% for 1h
 6 min        everyone  v2 serves all of it
-1 h 6 min +  archive   v2 serves all of it
-Takes 1 h 6 min, and in addition (+) the time of proofs and people; pods have to
+1 h 5 min +  archive   v2 serves all of it
+Takes 1 h 5 min, and in addition (+) the time of proofs and people; pods have to
 start as well.
 Pods: 4 now, 10 at most, 5 in the end.
 GPUs: 12 x nvidia.com/gpu of NVIDIA-L4 have to be free for 6 more pods."""

@@ -30,8 +30,10 @@ from kohort.plan.world import Capacity, Gateways, World
 GATEWAYS = Gateways(ready=("gateway",))
 TRAFFIC = 10**9
 """Requests of each arm between two looks: as many as any proof needs."""
-PASSES_PER_STEP = 12
-ONE_LOOK = timedelta(seconds=1)
+ONE_LOOK = timedelta(milliseconds=1)
+LOOKS = 2
+"""Looks at the counters after which a proof is there, or nothing comes without waiting."""
+PASSES_PER_STEP = 24
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,14 @@ class Foresight:
             if self.finished:
                 return
             idle = 0 if moved else idle + 1
-            if moved:
-                continue
-            waiting = next(self._waiting_for_a_person(), None)
-            if waiting:
+            if idle <= LOOKS:
+                self.now += ONE_LOOK
+            elif waiting := next(self._waiting_for_a_person(), None):
                 self._promote(waiting)
             elif wake is not None:
                 self.now += timedelta(seconds=wake)
-            elif idle > 2:
-                break
             else:
-                self.now += ONE_LOOK
+                break
         self.stuck = self.status.message
 
     def _pass(self) -> tuple[float | None, bool]:
@@ -186,7 +185,8 @@ class Foresight:
         self._told[after.name] = max(told, end)
 
     def _move(self, cohort: CohortStatus, what: str) -> Move:
-        return Move(cohort.name, self.taken, cohort.name in self._open, what)
+        after = timedelta(seconds=round(self.taken.total_seconds()))
+        return Move(cohort.name, after, cohort.name in self._open, what)
 
     def _waiting_for_a_person(self) -> Iterator[CohortStatus]:
         steps = {c.name: c.steps for c in self.spec.cohorts}
