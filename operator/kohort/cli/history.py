@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kohort.api.status import Decision, Status
 from kohort.cli.options import add_command, connect
-from kohort.cli.terminal import now, print_data, terminal
+from kohort.cli.terminal import now, print_data, show, terminal
 from kohort.cli.view import Resource, read_status
 from kohort.cli.words import clean, clock, parse_time, uri_tail
 
@@ -91,9 +91,7 @@ def _history(options: argparse.Namespace) -> int:
     if options.output:
         print_data(told, options.output)
     else:
-        console = terminal()
-        for part in pages(told, now(), console.width):
-            console.print(part)
+        show(*pages(told, now(), terminal().width))
     return 0
 
 

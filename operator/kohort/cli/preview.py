@@ -30,7 +30,7 @@ from kohort.cli.foresight import Foresight, serving
 from kohort.cli.lint import checked
 from kohort.cli.options import add_command
 from kohort.cli.previewing import report
-from kohort.cli.terminal import terminal
+from kohort.cli.terminal import show
 from kohort.cli.view import Resource, read_status
 from kohort.contract import API_VERSION
 
@@ -100,8 +100,7 @@ def _plan(options: argparse.Namespace) -> int:
         began = datetime.now(UTC).replace(microsecond=0)
         ahead = _ahead(document.name, spec, present, began)
         rolls_out |= ahead.status.desired != present.status.desired
-        for part in report(ahead, present.spec, present.status, present.known):
-            terminal().print(part)
+        show(*report(ahead, present.spec, present.status, present.known))
     return ROLLS_OUT if options.exit_code and rolls_out else 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kohort.cli.cluster import Cluster, ForbiddenError, not_found
 from kohort.cli.options import add_command, connect
-from kohort.cli.terminal import now, print_data, print_prose, terminal
+from kohort.cli.terminal import now, print_data, print_prose, show, terminal
 from kohort.cli.tree import ModelList, tree
 from kohort.cli.view import ModelView, Resource, ViewError, model_view
 from kohort.cli.watching import follow
@@ -66,20 +66,19 @@ def _get(options: argparse.Namespace) -> int:
     cluster = connect(options)
     everywhere = options.all_namespaces
     resources = [cluster.get(options.name)] if options.name else cluster.list_models(everywhere)
-    console = terminal()
     if options.output:
         many = {"apiVersion": "v1", "kind": "List", "items": resources}
         print_data(resources[0] if options.name else many, options.output)
     elif options.watch:
-        follow(cluster, options.name, everywhere, console)
+        follow(cluster, options.name, everywhere, terminal())
     elif options.name:
         pods = _pods(cluster, options.name)
-        console.print(tree(model_view(resources[0], pods, now())))
+        show(tree(model_view(resources[0], pods, now())))
     elif not resources:
         place = "any namespace" if everywhere else f"namespace {cluster.namespace}"
         print(f"There is no ModelDeployment in {place}.", file=sys.stderr)
     else:
-        console.print(ModelList([model_view(r, [], now()) for r in resources], everywhere))
+        show(ModelList([model_view(r, [], now()) for r in resources], everywhere))
     return 0
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 160  # where no terminal says how wide it is
 PROSE_WIDTH = 100  # longer lines are hard to read
@@ -18,6 +18,17 @@ def terminal() -> Console:
     """The console that commands print on."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS")
     return Console(width=None if known else PIPED_WIDTH, highlight=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Prints what lays itself out; in a pipe without the blanks that fill up a line."""
+    console = terminal()
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*parts, sep="\n")
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_prose(text: str) -> None:
