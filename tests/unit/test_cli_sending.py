@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from kohort.api.command import ANNOTATION_COMMAND, Command, Verb
+from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
+from kohort.cli.main import parser
 from kohort.cli.sending import SendingError, answer
-from kohort.cli.verbs import outcome
+from kohort.cli.verbs import asked, outcome
 from kohort.cli.view import spoken, waiting
 from tests.unit.cli_samples import RESOURCES
 
@@ -90,3 +94,25 @@ def test_what_concerns_no_cohort_alone_tells_of_all_of_them() -> None:
     told = answer(RESOURCES["commanded"], command)
     assert told
     assert len(outcome(told, command)) == 1 + 4 + 1
+
+
+def documented() -> list[tuple[str, str]]:
+    """What docs/kubectl.md says of each verb: the plugin's words, and the annotation's."""
+    text = (Path(__file__).parents[2] / "docs" / "kubectl.md").read_text()
+    return re.findall(r'^\| `(.*?)` \| `say "(.*?)"` \|', text, re.MULTILINE)
+
+
+def test_every_verb_is_documented() -> None:
+    assert {line.split()[0] for _, line in documented()} == {verb.value for verb in Verb}
+
+
+@pytest.mark.parametrize(("typed", "line"), documented())
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_documented_ways_of_saying_it_mean_the_same(typed: str, line: str, whole: bool) -> None:
+    def filled(text: str) -> str:
+        chosen = re.sub(r"\[.*?\]", "", text) if whole else re.sub(r"[\[\]]", "", text)
+        return chosen.replace("COHORT", "staff").replace(r"\|", "|")
+
+    meant = asked(parser().parse_args(filled(typed).split()), by="anna")
+    assert parse_command(meant.line()) == meant
+    assert structs.replace(meant, by="", id="") == parse_command(filled(line))

@@ -24,7 +24,6 @@ from kohort.plan.outcome import (
     RemoveRecord,
 )
 from kohort.plan.planner import Identity, plan
-from kohort.plan.revisions import revision_name
 from kohort.plan.world import Capacity, Gateways, World
 
 GATEWAYS = Gateways(ready=("gateway",))
@@ -78,9 +77,8 @@ class Foresight:
 
     @property
     def finished(self) -> bool:
-        """Whether every cohort is where the spec wants it."""
-        wanted = revision_name(self.name, self.spec)
-        cohorts = self.status.cohorts
+        """Whether every cohort is where it is to be, as far as the planner has looked."""
+        cohorts, wanted = self.status.cohorts, self.status.desired
         return bool(cohorts) and all(c.stable == wanted and not c.canary for c in cohorts)
 
     @property
@@ -221,6 +219,12 @@ def _wait(step: Step) -> str:
     if step.until:
         return f" until {step.until} is proven"
     return " until a person promotes" if step.pause is not None else ""
+
+
+def released(status: Status) -> Status:
+    """The status without what people hold."""
+    cohorts = tuple(structs.replace(c, held=False) for c in status.cohorts)
+    return structs.replace(status, held=False, cohorts=cohorts)
 
 
 def serving(name: str, spec: Spec, now: datetime) -> Foresight:

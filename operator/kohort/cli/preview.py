@@ -26,7 +26,7 @@ from kohort.cli.cluster import (
 )
 from kohort.cli.differences import three_way_patch
 from kohort.cli.documents import Document, DocumentError, read
-from kohort.cli.foresight import Foresight, serving
+from kohort.cli.foresight import Foresight, released, serving
 from kohort.cli.lint import checked
 from kohort.cli.options import add_command
 from kohort.cli.previewing import report
@@ -122,7 +122,7 @@ def _asked(
     spec = _checked(document)
     if not options.offline:
         try:
-            return _from_cluster(options, document)
+            return _from_cluster(options, document, spec)
         except (UnreachableError, ForbiddenError) as error:
             print(f"planned without the cluster: {error}", file=sys.stderr)
     before = next((d for d in former if d.name == document.name), None)
@@ -143,7 +143,10 @@ def _checked(document: Document) -> Spec:
     return spec
 
 
-def _from_cluster(options: argparse.Namespace, document: Document) -> tuple[Spec, Present]:
+def _from_cluster(
+    options: argparse.Namespace, document: Document, spec: Spec
+) -> tuple[Spec, Present]:
+    """The spec as the cluster makes it of the file, where it may be asked, and what is there."""
     metadata = document.value.get("metadata", {})
     namespace = options.namespace or metadata.get("namespace")
     cluster = Cluster(options.kubeconfig, options.context, namespace)
@@ -154,9 +157,11 @@ def _from_cluster(options: argparse.Namespace, document: Document) -> tuple[Spec
         live = None
     try:
         result = cluster.dry_run(document.name, *_patch(document.value, live))
+        spec = msgspec.convert(result["spec"], Spec)
     except InvalidError as error:
         raise DocumentError(f"this would be refused: {error}") from None
-    spec = msgspec.convert(result["spec"], Spec)
+    except ForbiddenError as error:  # who may read only still sees what is there
+        print(f"the cluster was not asked what it makes of the file: {error}", file=sys.stderr)
     if live is None:
         return spec, Present(None, Status(), 0)
     generation = int(live["metadata"].get("generation", 1))
@@ -173,9 +178,7 @@ def _patch(wanted: Resource, live: Resource | None) -> tuple[Resource, str]:
 
 def _ahead(name: str, spec: Spec, present: Present, began: datetime) -> Foresight:
     """The rollout to come, as it goes once nobody holds it."""
-    cohorts = tuple(structs.replace(c, held=False) for c in present.status.cohorts)
-    free = structs.replace(present.status, held=False, cohorts=cohorts)
     changed = present.spec != spec
-    ahead = Foresight(name, spec, free, began, present.generation + changed)
+    ahead = Foresight(name, spec, released(present.status), began, present.generation + changed)
     ahead.run()
     return ahead

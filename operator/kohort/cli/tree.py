@@ -246,6 +246,9 @@ def _notes(view: ModelView) -> list[Text]:
     notes = [Text(view.own_message)] if view.own_message else []
     if not view.seen:
         notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
+    if view.held:
+        since = f" since {clock(view.paused_since, view.now)}" if view.paused_since else ""
+        notes.append(Text(f"held{since}, until kubectl kohort resume {view.name}", "bold yellow"))
     if view.instead_of:
         told = (
             f"a person undid {view.instead_of}, which the spec asks for, and wants {view.desired}"

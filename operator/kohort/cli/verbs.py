@@ -128,14 +128,7 @@ def _patience(text: str) -> float:
 
 def _tell(options: argparse.Namespace) -> int:
     cluster = connect(options)
-    command = Command(
-        verb=options.verb,
-        cohort=options.cohort,
-        to=options.to or (NEXT if options.verb is Verb.PROMOTE else ""),
-        by=clean(cluster.who())[:LONGEST_NAME],
-        why=clean(options.why),
-        id=secrets.token_hex(8),
-    )
+    command = asked(options, by=cluster.who())
     send(cluster, options.name, command, options.timeout)
     if options.no_wait:
         print(f"left for Kohort: {command.line()}")
@@ -145,6 +138,18 @@ def _tell(options: argparse.Namespace) -> int:
         raise SendingError(f"Kohort refuses to {command.verb}: {answer.message}")
     print("\n".join(outcome(answer, command)))
     return 0
+
+
+def asked(options: argparse.Namespace, by: str) -> Command:
+    """The command that a command line means; each has an id of its own."""
+    return Command(
+        verb=options.verb,
+        cohort=options.cohort,
+        to=options.to or (NEXT if options.verb is Verb.PROMOTE else ""),
+        by=clean(by)[:LONGEST_NAME],
+        why=clean(options.why),
+        id=secrets.token_hex(8),
+    )
 
 
 def outcome(answer: Answer, command: Command) -> list[str]:
