@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import msgspec.yaml
 
+from kohort.api import routing as routing_types
 from kohort.api import spec as spec_types
 from kohort.api import status as status_types
 from kohort.contract import GROUP, KIND, PLURAL
@@ -34,6 +35,14 @@ NAME_RULE = {
     " && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     "message": "metadata.name must have at most 40 characters of a-z, 0-9 and '-', and start with a"
     " letter: revisions and pods are called after it, with a suffix",
+}
+
+# Of spec as a whole: what one part of it asks for, and another cannot do.
+EVIDENCE_RULE = {
+    "rule": "self.spec.route.type != 'GatewayAPI'"
+    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
+    "message": "until needs counters, and Kohort cannot read those of a Gateway API gateway: use hold with"
+    " route.gatewayAPI.stepsByTime, or route.type Envoy",
 }
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -100,7 +109,7 @@ def _root() -> Schema:
             "spec": _structural({"$ref": "#/$defs/Spec"}, components),
             "status": status,
         },
-        "x-kubernetes-validations": [NAME_RULE],
+        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE],
     }
 
 
@@ -156,13 +165,13 @@ def _property(owner: str, name: str, node: Schema) -> Schema:
     node.pop("default", None)
     default = _default(owner, name)
     # Status is written without what is empty; readers of the API see the rest.
-    if default is not None and (default or hasattr(spec_types, owner)):
+    if default is not None and (default or not hasattr(status_types, owner)):
         node["default"] = default
     return node
 
 
 def _default(owner: str, name: str) -> Any:
-    types = spec_types if hasattr(spec_types, owner) else status_types
+    types = next(t for t in (spec_types, routing_types, status_types) if hasattr(t, owner))
     fields = msgspec.structs.fields(getattr(types, owner))
     (field,) = (f for f in fields if f.encode_name == name)
     if field.default_factory is not msgspec.NODEFAULT:

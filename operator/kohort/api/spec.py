@@ -9,25 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
+from kohort.api.base import SpecStruct, rules
 from kohort.api.quantity import Duration, Percent
-
-
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """CEL rules of a schema node as (rule, message that says what to do)."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in pairs]}
-
-
-class SpecStruct(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    omit_defaults=True,
-    forbid_unknown_fields=True,
-):
-    """A node of the spec: immutable, camelCase in YAML."""
+from kohort.api.routing import Route
 
 
 Name = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)]
@@ -422,6 +408,23 @@ class Spec(SpecStruct, frozen=True):
             "that were promoted already."
         ),
     ] = OnFailure.ROLL_BACK_COHORT
+    route: Annotated[
+        Route,
+        Meta(
+            description="How clients reach the model.",
+            extra_json_schema=rules(
+                (
+                    "(self.type == 'GatewayAPI') == has(self.gatewayAPI)",
+                    "set gatewayAPI with type GatewayAPI, and with no other",
+                ),
+                (
+                    "!has(self.gatewayAPI) || !self.gatewayAPI.grpcHostnames.exists(h, "
+                    "h in self.gatewayAPI.hostnames)",
+                    "a Gateway takes either HTTP or gRPC routes for a host: give gRPC hosts of its own",
+                ),
+            ),
+        ),
+    ] = field(default_factory=Route)
     paused: Annotated[
         bool,
         Meta(
