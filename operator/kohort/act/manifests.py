@@ -50,7 +50,7 @@ def record(owner: Owner, revision: str, number: int, spec: Spec, data: Json, ima
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
-        "metadata": _metadata(owner, revision),
+        "metadata": metadata(owner, revision, labels(owner, revision)),
         "revision": number,
         "data": {**data, "image": image, "podTemplate": pod_template(owner, revision, spec, image)},
     }
@@ -93,7 +93,7 @@ def _deployment(owner: Owner, revision: str, scale: Scale) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(owner, revision),
+        "metadata": metadata(owner, revision, labels(owner, revision)),
         "spec": {
             "replicas": scale.replicas,
             "revisionHistoryLimit": 0,
@@ -115,7 +115,7 @@ def selector(owner: Owner, revision: str) -> Json:
 def pod_template(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
     """The pods of a revision, with the user's overlay merged in."""
     base: Json = {
-        "metadata": {"labels": _labels(owner, revision)},
+        "metadata": {"labels": labels(owner, revision)},
         "spec": {
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "automountServiceAccountToken": False,
@@ -129,10 +129,10 @@ def pod_template(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             **_gpu_placement(spec.gpu),
         },
     }
-    return _selectable(merged(base, spec.template), _labels(owner, revision))
+    return _selectable(merged(base, spec.template), labels(owner, revision))
 
 
-def _selectable(template: Json, labels: dict[str, str]) -> Json:
+def _selectable(template: Json, ours: dict[str, str]) -> Json:
     """The template with our labels, whatever the overlay says: the selector must go on matching.
 
     Metadata of another type stay as they are, for the API server to refuse.
@@ -141,7 +141,7 @@ def _selectable(template: Json, labels: dict[str, str]) -> Json:
     given = (metadata.get("labels") or {}) if isinstance(metadata, dict) else None
     if not isinstance(given, dict):
         return template
-    return {**template, "metadata": {**metadata, "labels": {**given, **labels}}}
+    return {**template, "metadata": {**metadata, "labels": {**given, **ours}}}
 
 
 def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
@@ -211,7 +211,8 @@ def _gpu_placement(gpu: GPU | None) -> Json:
     return placement
 
 
-def _labels(owner: Owner, revision: str) -> dict[str, str]:
+def labels(owner: Owner, revision: str) -> dict[str, str]:
+    """The labels of everything that is made for a revision."""
     return {
         **selector(owner, revision),
         LABEL_MANAGED_BY: MANAGED_BY,
@@ -219,11 +220,12 @@ def _labels(owner: Owner, revision: str) -> dict[str, str]:
     }
 
 
-def _metadata(owner: Owner, revision: str) -> Json:
+def metadata(owner: Owner, name: str, labelled: Mapping[str, str]) -> Json:
+    """The metadata of something that belongs to a model and goes with it."""
     return {
-        "name": revision,
+        "name": name,
         "namespace": owner.namespace,
-        "labels": _labels(owner, revision),
+        "labels": labelled,
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kohort.contract import GROUP, PLURAL
+from kohort.route.gateway_api.routes import GROUP as GATEWAY_API_GROUP
+from kohort.route.gateway_api.routes import RouteKind
 
 Rule = dict[str, Any]
 
@@ -28,6 +30,20 @@ CLUSTER_RULES: list[Rule] = [
     _rule("apps", "controllerrevisions", "get", "list", "watch", "create", "patch", "delete"),
     _rule("", "pods", "list", "watch"),
     _rule("events.k8s.io", "events", "create"),
+]
+
+# Besides, with --gateway-service: a name in the cluster for each model.
+NAME_RULES: list[Rule] = [
+    _rule("", "services", "get", "list", "watch", "create", "patch"),
+]
+
+# Besides, with --gateway-api: a Service for each revision, and routes.
+GATEWAY_API_RULES: list[Rule] = [
+    _rule("", "services", "get", "list", "watch", "create", "patch", "delete"),
+    *(
+        _rule(GATEWAY_API_GROUP, kind.plural, "get", "list", "watch", "create", "patch", "delete")
+        for kind in RouteKind
+    ),
 ]
 
 # In the operator's own namespace. "create" cannot be limited by name.

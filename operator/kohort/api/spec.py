@@ -15,7 +15,6 @@ from kohort.api.base import SpecStruct, rules
 from kohort.api.quantity import Duration, Percent
 from kohort.api.routing import Route
 
-
 Name = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)]
 HeaderName = Annotated[
     str,

@@ -13,7 +13,14 @@ import msgspec
 
 from kohort.contract import ANNOTATION_APPLIED, LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION
 from kohort.observe.problems import deployment_problem, pod_problem
-from kohort.observe.wire import DeploymentObject, Metadata, PodObject, RevisionObject
+from kohort.observe.wire import (
+    DeploymentObject,
+    Metadata,
+    OwnedObject,
+    PodObject,
+    RevisionObject,
+    RouteParentStatus,
+)
 from kohort.plan.world import Problem
 from kohort.route.table import ModelKey
 
@@ -81,6 +88,23 @@ class Record(msgspec.Struct, frozen=True):
     uid: str
     model: str
     number: int
+    version: int
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """A Service, HTTPRoute or GRPCRoute that Kohort wrote.
+
+    ``owner``: uid of what it belongs to. ``spec``: as JSON. ``parents``: what gateways say of a route.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    model: str
+    owner: str
+    spec: bytes
+    generation: int
+    parents: tuple[RouteParentStatus, ...]
     version: int
 
 
@@ -154,6 +178,23 @@ def parse_record(content: bytes | msgspec.Raw) -> Record:
     )
 
 
+def parse_owned(content: bytes | msgspec.Raw) -> Owned:
+    """A Service, HTTPRoute or GRPCRoute out of its JSON."""
+    owned = _OWNED.decode(content)
+    meta = owned.metadata
+    return Owned(
+        namespace=intern(meta.namespace),
+        name=meta.name,
+        uid=meta.uid,
+        model=_label(meta, LABEL_MODEL),
+        owner=meta.owner_references[0].uid if meta.owner_references else "",
+        spec=bytes(owned.spec),
+        generation=meta.generation,
+        parents=owned.status.parents,
+        version=meta.version,
+    )
+
+
 def _label(meta: Metadata, name: str) -> str:
     return intern(meta.labels.get(name, ""))
 
@@ -161,3 +202,4 @@ def _label(meta: Metadata, name: str) -> str:
 _PODS = msgspec.json.Decoder(PodObject)
 _DEPLOYMENTS = msgspec.json.Decoder(DeploymentObject)
 _RECORDS = msgspec.json.Decoder(RevisionObject)
+_OWNED = msgspec.json.Decoder(OwnedObject)

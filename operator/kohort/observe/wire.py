@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 
 class Wire(Struct, frozen=True, rename="camel"):
     """A node of a Kubernetes object, camelCase in JSON."""
+
+
+class OwnerReference(Wire, frozen=True):
+    """metav1.OwnerReference."""
+
+    uid: str = ""
 
 
 class Metadata(Wire, frozen=True):
@@ -20,6 +26,7 @@ class Metadata(Wire, frozen=True):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    owner_references: tuple[OwnerReference, ...] = ()
 
     @property
     def version(self) -> int:
@@ -34,6 +41,7 @@ class Condition(Wire, frozen=True):
     status: str = ""
     reason: str = ""
     message: str = ""
+    observed_generation: int = 0
 
 
 class Waiting(Wire, frozen=True):
@@ -110,3 +118,33 @@ class RevisionObject(Wire, frozen=True):
 
     metadata: Metadata = Metadata()
     revision: int = 0
+
+
+class ParentReference(Wire, frozen=True):
+    """What a route is attached to, with the defaults of the Gateway API."""
+
+    name: str = ""
+    namespace: str = ""
+    section_name: str = ""
+    kind: str = "Gateway"
+
+
+class RouteParentStatus(Wire, frozen=True):
+    """What the implementation of one parent says of a route."""
+
+    parent_ref: ParentReference = ParentReference()
+    conditions: tuple[Condition, ...] = ()
+
+
+class RouteStatus(Wire, frozen=True):
+    """The status of an HTTPRoute or GRPCRoute."""
+
+    parents: tuple[RouteParentStatus, ...] = ()
+
+
+class OwnedObject(Wire, frozen=True):
+    """A Service, HTTPRoute or GRPCRoute; a Service has no parents."""
+
+    metadata: Metadata = Metadata()
+    spec: Raw = Raw(b"{}")
+    status: RouteStatus = RouteStatus()

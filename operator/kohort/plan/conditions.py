@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 
 from kohort.analysis.timestamps import to_time
@@ -18,6 +17,8 @@ from kohort.api.status import (
     Summary,
 )
 from kohort.contract import LABEL_MODEL, PROTOCOL_SEGMENT
+from kohort.plan import addressing
+from kohort.plan.addressing import Told
 from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circles
 from kohort.plan.context import Context, Draft, cut, label, referenced, warning
 from kohort.plan.outcome import Event
@@ -26,16 +27,6 @@ from kohort.plan.pausing import is_paused
 # Reasons of which an event has told where they arose.
 _TOLD_ALREADY = frozenset({"RolledBack", "Aborted", "Undone"})
 _PATHS_TAKEN = f"paths below /{PROTOCOL_SEGMENT} are those of models that are called by host"
-
-
-@dataclass(frozen=True)
-class Told:
-    """A condition as it should be; None for its status means that it should be absent."""
-
-    type: str
-    status: bool | None
-    reason: str = ""
-    message: str = ""
 
 
 def report(context: Context, draft: Draft) -> Draft:
@@ -47,6 +38,7 @@ def report(context: Context, draft: Draft) -> Draft:
         _available(context, status),
         _ready(context, status),
         _reconciling(context, status),
+        *addressing.conditions(context, status),
         _stalled(context, status),
     )
     conditions = tuple(
@@ -77,7 +69,8 @@ def phase(context: Context, status: Status) -> Phase:
         return Phase.PROGRESSING
     if _unfinished(status) or status.pinned:
         return Phase.DEGRADED
-    return Phase.PROGRESSING if _short_of_pods(status) else Phase.HEALTHY
+    waiting = _short_of_pods(status) or addressing.unrouted(context, status)
+    return Phase.PROGRESSING if waiting else Phase.HEALTHY
 
 
 def message(context: Context, status: Status) -> str:
@@ -91,6 +84,8 @@ def message(context: Context, status: Status) -> str:
     lacking = _short_of_pods(status)
     if lacking:
         return cut("; ".join(_pods_told(r) for r in lacking))
+    if addressing.unrouted(context, status):
+        return cut(context.awaited_gateways())
     return cut(
         f"{label(status, status.desired)} serves every client with "
         f"{context.ready(status.desired)} of {context.spec.replicas} pods ready"
@@ -157,13 +152,16 @@ def _ready(context: Context, status: Status) -> Told:
         return Told("Ready", False, _problem(status) or "PodsNotReady", told)
     if status.pinned:
         return Told("Ready", False, "Undone", _undone(status))
+    if addressing.unrouted(context, status):
+        return Told("Ready", False, "RoutesNotAccepted", told)
     return Told("Ready", True, "Promoted", told)
 
 
 def _reconciling(context: Context, status: Status) -> Told:
     if _halted(context, status):
         return Told("Reconciling", True, "Paused", message(context, status))
-    if _moving(context, status) or _short_of_pods(status):
+    waiting = _short_of_pods(status) or addressing.unrouted(context, status)
+    if _moving(context, status) or waiting:
         return Told(
             "Reconciling",
             True,
@@ -180,6 +178,8 @@ def _stalled(context: Context, status: Status) -> Told:
             " take another name or namespace"
         )
         return Told("Stalled", True, "NoAddress", told)
+    if context.world.gateways.refused:
+        return Told("Stalled", True, "RoutesRefused", context.awaited_gateways())
     circles = waiting_in_circles(context.spec.cohorts)
     if circles:
         told = f"cohorts {', '.join(circles)} wait for each other; change after"
@@ -236,7 +236,7 @@ def _halted(context: Context, status: Status) -> bool:
     def waits_for_a_person(cohort: CohortStatus) -> bool:
         step = steps[cohort.name][cohort.step : cohort.step + 1] if cohort.canary else ()
         on_it = cohort.step_started_at is not None and cohort.canary == status.desired
-        return cohort.held or (on_it and any(s.pause is not None for s in step))
+        return cohort.held or (on_it and any(map(context.waits_for_person, step)))
 
     rolling = [c for c in open_cohorts if c.phase is not CohortPhase.WAITING]
     return bool(rolling) and all(map(waits_for_a_person, rolling))

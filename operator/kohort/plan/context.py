@@ -10,7 +10,7 @@ from msgspec import structs
 
 from kohort.analysis.timestamps import from_time
 from kohort.api.quantity import share
-from kohort.api.spec import Spec
+from kohort.api.spec import Spec, Step
 from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
 from kohort.plan.outcome import Event, EventType
 from kohort.plan.world import World
@@ -64,9 +64,25 @@ class Context:
         """The chance of a false pass that is allowed to each metric."""
         return share(self.spec.analysis.false_promotion)
 
+    @property
+    def own_gateways(self) -> bool:
+        """Whether clients come through Kohort's gateways, which count and keep clients where they are."""
+        return self.spec.route.gateway_api is None
+
+    def waits_for_person(self, step: Step) -> bool:
+        """Whether only a person can end a step: it says so, or nothing can be seen in it and nobody
+        said that time alone may end it."""
+        by_time = self.spec.route.gateway_api is not None and (
+            self.spec.route.gateway_api.steps_by_time and step.until is None
+        )
+        unseen = 0 < step.weight < 100 and not self.own_gateways
+        return step.pause is not None or (unseen and not by_time)
+
     def awaited_gateways(self) -> str:
         """Why routes are not in effect, for people."""
         gateways = self.world.gateways
+        if gateways.refused:
+            return f"routes cannot be written: {gateways.refused}"
         if not gateways.ready:
             return "no gateway is ready"
         named = ", ".join(sorted(gateways.behind)[:GATEWAYS_NAMED])

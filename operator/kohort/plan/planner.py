@@ -23,7 +23,7 @@ from kohort.plan.outcome import (
     RemoveRecord,
 )
 from kohort.plan.schedule import wake_after
-from kohort.plan.world import Gateways, World
+from kohort.plan.world import World
 
 __all__ = ["Identity", "plan"]
 
@@ -69,7 +69,7 @@ def _context(
 ) -> Context:
     """The inputs of a phase; gateways are behind every route that this pass has changed."""
     if status.cohorts is not persisted.cohorts and routes(spec, status) != routes(spec, persisted):
-        gateways = Gateways(ready=world.gateways.ready, behind=world.gateways.ready)
+        gateways = replace(world.gateways, behind=world.gateways.ready)
         world = replace(world, gateways=gateways)
     return Context(identity, spec, world, now)
 

@@ -16,6 +16,11 @@ from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_mes
 from kohort.plan.context import cut, decided, normal
 from kohort.plan.turn import Change, Turn
 
+_BLIND = (
+    "Kohort cannot read the counters of a Gateway API gateway (route.gatewayAPI.stepsByTime lets time "
+    "alone end the steps)"
+)
+
 
 def begin_step(turn: Turn) -> Change | None:
     """A step begins when every gateway has its weight; the first one begins the evidence."""
@@ -24,7 +29,7 @@ def begin_step(turn: Turn) -> Change | None:
         return None
     if not cohort.weight and turn.missing_pods(cohort.canary, 0):
         return None
-    judged = cohort.evidence or (evidence.begun(turn.context, cohort) if _compared(cohort) else ())
+    judged = cohort.evidence or (evidence.begun(turn.context, cohort) if _compared(turn) else ())
     cohort = structs.replace(
         cohort,
         step_started_at=to_time(turn.context.now),
@@ -192,9 +197,11 @@ def _awaited(turn: Turn) -> str:
     step = turn.spec.steps[cohort.step]
     if cohort.step_started_at is None:
         return context.awaited_gateways()
-    if step.pause is not None:
-        return f"waits for a person: kubectl kohort promote {context.identity.name} {cohort.name}"
-    compared = _compared(cohort)
+    if context.waits_for_person(step):
+        blind = "" if step.pause is not None else f"; {_BLIND}"
+        command = f"kubectl kohort promote {context.identity.name} {cohort.name}"
+        return f"waits for a person: {command}{blind}"
+    compared = _compared(turn)
     if step.until is not None and compared:
         return evidence.unproven(context, cohort)
     end = hold_end(cohort, step)
@@ -213,9 +220,9 @@ def _awaited(turn: Turn) -> str:
     return ""
 
 
-def _compared(cohort: CohortStatus) -> bool:
-    """Whether both arms have clients."""
-    return 0 < cohort.weight < 100
+def _compared(turn: Turn) -> bool:
+    """Whether both arms have clients, and their gateways count them."""
+    return 0 < turn.cohort.weight < 100 and turn.context.own_gateways
 
 
 def _on_step(turn: Turn) -> bool:

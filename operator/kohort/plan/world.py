@@ -32,19 +32,21 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Gateways:
-    """The gateway fleet.
+    """The gateways of a model: Kohort's fleet, or those that the spec names.
 
     ``ready``: names of ready gateways. ``behind``: those of them that do not yet serve the route
-    table that the *persisted* status implies, with why.
+    table that the *persisted* status implies, with why. ``refused``: why no gateway can be given that
+    table at all, and what to do; empty when it can.
     """
 
     ready: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
+    refused: str = ""
 
     @property
     def in_effect(self) -> bool:
         """Whether what status intends is what every client meets."""
-        return bool(self.ready) and not self.behind
+        return bool(self.ready) and not self.behind and not self.refused
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class World:
     ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
     ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name,
     only cohorts whose counters were read since the last pass. ``command``: what a person asks for, as
-    it stands in the annotation.
+    it stands in the annotation. ``name_taken``: why in-cluster clients cannot use the model's name.
     """
 
     recorded: Mapping[str, int] = field(default_factory=dict)
@@ -62,3 +64,4 @@ class World:
     gateways: Gateways = field(default_factory=Gateways)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     command: str = ""
+    name_taken: str = ""

@@ -20,13 +20,17 @@ from kohort.observe.informer import Informer
 from kohort.observe.listing import list_all
 from kohort.observe.objects import (
     Deployment,
+    Owned,
     Pod,
     Record,
     parse_deployment,
+    parse_owned,
     parse_pod,
     parse_record,
 )
 from kohort.observe.store import Store
+from kohort.route.gateway_api.routes import API_VERSION as GATEWAY_API_VERSION
+from kohort.route.gateway_api.routes import RouteKind
 from kohort.route.table import ModelKey
 from kohort.runtime.memory import give_back_memory
 from kohort.runtime.models import Model, Models, parse_model
@@ -38,6 +42,7 @@ log = logging.getLogger(__name__)
 CHILDREN = {"labelSelector": f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_MODEL}"}
 GATEWAYS = {"labelSelector": f"{LABEL_COMPONENT}=gateway"}
 APPS, CORE, MODELS = "/apis/apps/v1", "/api/v1", f"/apis/{GROUP}/v1alpha1"
+GATEWAY_API = f"/apis/{GATEWAY_API_VERSION}"
 RETRY_SECONDS = 1.0
 # The first lists are digested by then; later, a wave of changes.
 FIRST_TRIM_SECONDS, TRIM_SECONDS = 5.0, 60.0
@@ -73,6 +78,9 @@ class Caches:
         self.deployments: Store[Deployment] = Store(on_child)
         self.records: Store[Record] = Store(on_child)
         self.gateway_pods: Store[Pod] = Store(on_gateways)
+        self.services: Store[Owned] = Store(on_child)
+        kinds = RouteKind if settings.gateway_api else ()
+        self.routes: dict[RouteKind, Store[Owned]] = {kind: Store(on_child) for kind in kinds}
         self.filled = False
 
     async def fill(self, group: asyncio.TaskGroup) -> None:
@@ -88,10 +96,16 @@ class Caches:
             self._follow(group, self.deployments, APPS, "deployments", parse_deployment, namespace)
             self._follow(group, self.records, APPS, "controllerrevisions", parse_record, namespace)
             self._follow(group, self.pods, CORE, "pods", parse_pod, namespace)
+            if self._settings.gateway_service or self._settings.gateway_api:
+                self._follow(group, self.services, CORE, "services", parse_owned, namespace)
         own = self._settings.namespace
         self._follow(group, self.gateway_pods, CORE, "pods", parse_pod, own, GATEWAYS)
         for informer in self._informers:
             await informer.synced.wait()
+        # Not waited for: without their CRDs, models that do not use them are served all the same.
+        for kind, store in self.routes.items():
+            for namespace in self._namespaces:
+                self._follow(group, store, GATEWAY_API, kind.plural, parse_owned, namespace)
         group.create_task(self._resync(), name="resync")
         group.create_task(_trim(), name="trim")
         self.filled = True

@@ -10,6 +10,7 @@ import msgspec
 
 from kohort.act.manifests import Owner
 from kohort.api.command import ANNOTATION_COMMAND
+from kohort.api.routing import GatewayAPI
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.observe.wire import Metadata
@@ -33,6 +34,22 @@ class Model(msgspec.Struct, frozen=True):
     def owner(self) -> Owner:
         """What its children belong to."""
         return Owner(self.key.namespace, self.key.name, self.uid)
+
+    @property
+    def own_gateways(self) -> bool:
+        """Whether clients come through Kohort's own gateways."""
+        return self.spec is None or self.spec.route.gateway_api is None
+
+    @property
+    def gateway_api(self) -> GatewayAPI:
+        """How a gateway of somebody else is asked.
+
+        Raises:
+            ValueError: clients come through Kohort's own.
+        """
+        if self.spec is None or self.spec.route.gateway_api is None:
+            raise ValueError(f"{self.key} names no gateway")
+        return self.spec.route.gateway_api
 
 
 class _Wire(msgspec.Struct):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from kohort.act.apply import Writer
+from kohort.act.children import Children
 from kohort.act.events import Recorder
 from kohort.act.permissions import LEASE
 from kohort.act.sink import Sink
@@ -21,6 +22,7 @@ from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
 from kohort.runtime import status_server
+from kohort.runtime.addresses import Addresses
 from kohort.runtime.caches import Caches
 from kohort.runtime.certificates import Secrets
 from kohort.runtime.fleet import Fleet
@@ -151,6 +153,13 @@ class Operator:
             publisher=self._publisher,
             writer=Writer(kube, settings.server_image),
             herald=Herald(recorder, sink, metrics),
+            addresses=Addresses(
+                gateway=settings.gateway_service,
+                services=caches.services,
+                routes=caches.routes,
+                children=Children(kube),
+                wake=self._queue.add_after,
+            ),
             wake=self._queue.add_after,
         )
         scraper = Scraper(

@@ -13,7 +13,7 @@ from kohort.act.manifests import Scale
 from kohort.analysis.reading import Reading
 from kohort.api.status import Condition, Phase, Status
 from kohort.kube import ApiError
-from kohort.observe.capacity import capacity
+from kohort.observe.capacity import capacity, serving
 from kohort.observe.objects import (
     Deployment,
     Pod,
@@ -34,7 +34,8 @@ from kohort.plan.outcome import (
 from kohort.plan.planner import Identity, plan
 from kohort.plan.revisions import revision_data
 from kohort.plan.world import Capacity, Gateways, Problem, World
-from kohort.route.table import ModelKey
+from kohort.route.table import ModelKey, RouteTable, route_table, with_fallback
+from kohort.runtime.addresses import Addresses
 from kohort.runtime.fleet import Fleet
 from kohort.runtime.herald import Herald
 from kohort.runtime.lag import Lag, may_lag
@@ -99,6 +100,7 @@ class Reconciler:
         publisher: Publisher,
         writer: Writer,
         herald: Herald,
+        addresses: Addresses,
         wake: Callable[[ModelKey, float], None],
     ) -> None:
         self._models = models
@@ -109,6 +111,7 @@ class Reconciler:
         self._publisher = publisher
         self._writer = writer
         self._herald = herald
+        self._addresses = addresses
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
@@ -150,6 +153,7 @@ class Reconciler:
             gateways=gateways,
             readings=readings,
             command=model.command,
+            name_taken=self._addresses.name_taken(model),
         )
         outcome = plan(identity, model.spec, model.status, world, now)
         # What lags, and its events, comes again with the next pass.
@@ -158,8 +162,9 @@ class Reconciler:
         # Before acting, which may fail: a deadline has to be seen all the same.
         if outcome.wake_after is not None:
             self._wake(key, outcome.wake_after)
-        if gateways.behind:
+        if gateways.behind and model.own_gateways:
             self._wake(key, self._fleet.patience(key))
+        await self._addresses.follow(model, self._intended(model))
         for action in outcome.actions:
             await self._act(model, action)
         return any(isinstance(action, RecordRevision) for action in outcome.actions)
@@ -169,6 +174,7 @@ class Reconciler:
         self._fleet.forget(key)
         self._herald.forget(key)
         self._unanswered.pop(key, None)
+        self._addresses.forget(key)
         self._refused.pop(key, None)
         self._lag.end(key)
 
@@ -179,7 +185,17 @@ class Reconciler:
         self._lag.end(model.key)
         return False
 
+    def _intended(self, model: Model) -> RouteTable | None:
+        """The routes that the status intends as it was last written, as far as there are pods."""
+        known = self._models.get(model.key)
+        if known is None or known.uid != model.uid or known.spec is None:
+            return None
+        table = route_table(model.key, known.spec, known.status)
+        return table and with_fallback(table, serving(self._pods.of(model.key).values()))
+
     async def _gateways(self, model: Model) -> Gateways:
+        if not model.own_gateways:
+            return self._addresses.look(model, self._intended(model))
         if awaits_gateways(model.status):
             return await self._fleet.look(model.key, self._publisher.table(model.key))
         self._fleet.forget(model.key)
@@ -226,6 +242,9 @@ class Reconciler:
             await self._ensure(model, action)
         elif isinstance(action, RemoveDeployment):
             self._refused.get(model.key, {}).pop(name, None)
+            await self._addresses.release(
+                model, name
+            )  # first: it is wanted as long as the pods are
             deployment = self._deployments.get(owner.namespace, name)
             if deployment and not deployment.deleting:
                 await self._writer.remove(owner, "deployments", name, deployment.uid)

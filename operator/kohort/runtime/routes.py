@@ -67,16 +67,16 @@ class Publisher:
     def prepare(self, key: ModelKey, status: Status) -> None:
         """Lets gateways fetch the routes of a status that is about to be written."""
         model = self._models.get(key)
-        if not self._begun or model is None or model.spec is None:
+        if not self._begun or model is None or model.spec is None or not model.own_gateways:
             return
         table = route_table(key, model.spec, status)
         if table is not None:
             self._sink.prepare(self._with_pods(table), self._endpoints(table))
 
     def table(self, key: ModelKey) -> RouteTable | None:
-        """The routes that the persisted status intends, as far as there are pods for them."""
+        """What Kohort's own gateways are to have: what the persisted status intends, as far as there are pods."""
         model = self._models.get(key)
-        if model is None or model.spec is None:
+        if model is None or model.spec is None or not model.own_gateways:
             return None
         table = route_table(key, model.spec, model.status)
         return None if table is None else self._with_pods(table)

@@ -43,7 +43,7 @@ class Scraper:
             await asyncio.sleep(max(0.0, self._interval - spent))
 
     async def _once(self) -> None:
-        wanted = [model for model in self._models if analysing(model.status)]
+        wanted = [m for m in self._models if m.own_gateways and analysing(m.status)]
         gateways = self._gateways()
         if not wanted or not gateways:
             return

@@ -36,6 +36,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     lease_retry: float = 2.0
     workers: int = 16
     event_sink: str = ""
+    gateway_service: str = ""
+    gateway_api: bool = False
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -93,6 +95,18 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         type=_url,
         default=os.environ.get("KOHORT_EVENT_SINK", ""),
         help="http(s) URL that takes CloudEvents of decisions and events (default: $KOHORT_EVENT_SINK)",
+    )
+    option(
+        "--gateway-service",
+        default="",
+        metavar="DNS-NAME",
+        help="of the gateways' Service, such as kohort-gateway.kohort-system.svc.cluster.local: with it "
+        "clients in the cluster may call each model as http://NAME.NAMESPACE (default: they may not)",
+    )
+    option(
+        "--gateway-api",
+        action="store_true",
+        help="write HTTPRoutes and GRPCRoutes for models with route.type GatewayAPI; needs its CRDs",
     )
     given = vars(parser.parse_args(arguments))
     del given["command"]

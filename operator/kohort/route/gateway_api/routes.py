@@ -15,7 +15,7 @@ from kohort.api.routing import GatewayAPI, ParentRef
 from kohort.contract import HEADER_COHORT, HEADER_REVISION, HEADER_SLOT, PROTOCOL_SEGMENT
 from kohort.route.address import path_prefix
 from kohort.route.gateway_api.matches import Exact, NotExpressible, exact_matches
-from kohort.route.table import CohortRoute, RouteTable
+from kohort.route.table import CohortRoute, ModelKey, RouteTable
 
 Json = dict[str, Any]
 
@@ -59,7 +59,7 @@ def render(table: RouteTable, gateway: GatewayAPI) -> tuple[Rendered, ...]:
         NotExpressible: no route means what the table means.
     """
     matches = exact_matches(table.cohorts)
-    parents = [_parent(table.key.namespace, parent) for parent in gateway.parent_refs]
+    parents = parent_refs(table.key, gateway)
     prefix = _prefix(table, gateway)
 
     def rules(match: Callable[[Exact], Json], port: int, *rewrites: Json) -> list[Json]:
@@ -79,6 +79,11 @@ def render(table: RouteTable, gateway: GatewayAPI) -> tuple[Rendered, ...]:
         grpc = rules(_grpc_match, PORT_GRPC)
         routes.append(_rendered(RouteKind.GRPC, parents, gateway.grpc_hostnames, grpc))
     return tuple(routes)
+
+
+def parent_refs(key: ModelKey, gateway: GatewayAPI) -> list[Json]:
+    """The Gateways that a model's routes are attached to, each with its namespace."""
+    return [_parent(key.namespace, parent) for parent in gateway.parent_refs]
 
 
 def backends(cohort: CohortRoute) -> dict[str, int]:
