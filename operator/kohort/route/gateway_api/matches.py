@@ -25,13 +25,33 @@ class NotExpressible(ValueError):
     """A route table means something that the Gateway API has no words for; says what to do."""
 
 
-def exact_matches(cohorts: tuple[CohortRoute, ...]) -> tuple[tuple[Exact, ...], ...]:
-    """The alternatives of each cohort, each header with one value; the last cohort's may be empty ones.
+Rule = tuple[CohortRoute, tuple[Exact, ...]]
+"""A cohort, and alternatives by which a request belongs to it."""
+
+
+def rules(cohorts: tuple[CohortRoute, ...], *, one_match_each: bool) -> tuple[Rule, ...]:
+    """The rules of a route, in the cohorts' order.
+
+    ``one_match_each``: rules that rewrite a path may have no more, so a cohort has several.
 
     Raises:
         NotExpressible: they are too many, or a gateway would prefer a later cohort's.
     """
-    return _exact_matches(tuple((cohort.name, cohort.matches) for cohort in cohorts))
+    found = _exact_matches(tuple((cohort.name, cohort.matches) for cohort in cohorts))
+    each = zip(cohorts, found, strict=True)
+    if not one_match_each:
+        # A rule without matches would match everything.
+        return tuple((cohort, alternatives) for cohort, alternatives in each if alternatives)
+    single = tuple(
+        (cohort, (alternative,)) for cohort, alternatives in each for alternative in alternatives
+    )
+    if len(single) > RULES:
+        raise NotExpressible(
+            f"the cohorts need {len(single)} matches, and a Gateway API route that is called by path takes "
+            f"{RULES}: set route.gatewayAPI.hostnames, with which it takes {MATCHES}, "
+            f"list fewer values, {_ELSEWHERE}"
+        )
+    return single
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from typing import Any
 from kohort.api.routing import GatewayAPI, ParentRef
 from kohort.contract import HEADER_COHORT, HEADER_REVISION, HEADER_SLOT, PROTOCOL_SEGMENT
 from kohort.route.address import path_prefix
-from kohort.route.gateway_api.matches import Exact, NotExpressible, exact_matches
+from kohort.route.gateway_api.matches import Exact, NotExpressible, rules
 from kohort.route.table import CohortRoute, ModelKey, RouteTable
 
 Json = dict[str, Any]
@@ -58,25 +58,25 @@ def render(table: RouteTable, gateway: GatewayAPI) -> tuple[Rendered, ...]:
     Raises:
         NotExpressible: no route means what the table means.
     """
-    matches = exact_matches(table.cohorts)
     parents = parent_refs(table.key, gateway)
     prefix = _prefix(table, gateway)
 
-    def rules(match: Callable[[Exact], Json], port: int, *rewrites: Json) -> list[Json]:
+    rewrites = _rewrites(prefix)
+
+    def written(match: Callable[[Exact], Json], port: int, *rewrites: Json) -> list[Json]:
         return [
             {
                 "matches": [match(alternative) for alternative in alternatives],
                 "filters": [_cohort_header(cohort), *rewrites],
                 "backendRefs": _backend_refs(cohort, port),
             }
-            for cohort, alternatives in zip(table.cohorts, matches, strict=True)
-            if alternatives  # a rule without matches would match everything
+            for cohort, alternatives in rules(table.cohorts, one_match_each=bool(rewrites))
         ]
 
-    http = rules(lambda headers: _http_match(prefix, headers), PORT_HTTP, *_rewrites(prefix))
+    http = written(lambda headers: _http_match(prefix, headers), PORT_HTTP, *rewrites)
     routes = [_rendered(RouteKind.HTTP, parents, gateway.hostnames, http)]
     if gateway.grpc_hostnames:
-        grpc = rules(_grpc_match, PORT_GRPC)
+        grpc = written(_grpc_match, PORT_GRPC)
         routes.append(_rendered(RouteKind.GRPC, parents, gateway.grpc_hostnames, grpc))
     return tuple(routes)
 
@@ -94,9 +94,9 @@ def backends(cohort: CohortRoute) -> dict[str, int]:
 
 
 def _rendered(
-    kind: RouteKind, parents: list[Json], hostnames: tuple[str, ...], rules: list[Json]
+    kind: RouteKind, parents: list[Json], hostnames: tuple[str, ...], written: list[Json]
 ) -> Rendered:
-    spec = {"parentRefs": parents, "hostnames": list(hostnames), "rules": rules}
+    spec = {"parentRefs": parents, "hostnames": list(hostnames), "rules": written}
     return Rendered(kind, spec)
 
 
