@@ -67,8 +67,13 @@ def make_model(path: Path, factor: float = 2.0) -> Path:
     return path
 
 
-def install(kubectl: Kubectl, crd: Path, admin: Path, target: Path) -> Path:
-    """The CRD, the operator's service account and roles; returns a kubeconfig of that account."""
+def install(
+    kubectl: Kubectl, crd: Path, admin: Path, target: Path, more: Sequence[permissions.Rule] = ()
+) -> Path:
+    """The CRD, the operator's service account and roles; returns a kubeconfig of that account.
+
+    ``more``: rules for what it is asked to do by flags.
+    """
     name = "kohort-operator"
     subject = {"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}
     rbac = "rbac.authorization.k8s.io"
@@ -97,7 +102,7 @@ def install(kubectl: Kubectl, crd: Path, admin: Path, target: Path) -> Path:
             "kind": "ServiceAccount",
             "metadata": {"name": name, "namespace": NAMESPACE},
         },
-        role("ClusterRole", permissions.CLUSTER_RULES),
+        role("ClusterRole", [*permissions.CLUSTER_RULES, *more]),
         binding("ClusterRole"),
         role("Role", permissions.NAMESPACE_RULES, namespace=NAMESPACE),
         binding("Role", namespace=NAMESPACE),

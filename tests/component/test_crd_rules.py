@@ -55,6 +55,12 @@ def cohort(name: str, **fields: Any) -> Spec:
     return {"name": name, "match": MATCH, **fields}
 
 
+def through(**fields: Any) -> Spec:
+    """A spec whose clients come through a gateway of the Gateway API."""
+    gateway = {"parentRefs": [{"name": "public"}], **fields}
+    return {"route": {"type": "GatewayAPI", "gatewayAPI": gateway}}
+
+
 def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
     created = create(api, manifest())
     (everyone,) = created["spec"]["cohorts"]
@@ -99,6 +105,14 @@ ACCEPTED: dict[str, Spec] = {
         "historyLimit": 20,
     },
     "gpus": {"gpu": {"count": 2, "products": ["NVIDIA-L4"]}},
+    "a gateway of one's own": through(hostnames=["a.example.com"], grpcHostnames=["b.example.com"]),
+    "two listeners of a gateway": through(
+        parentRefs=[
+            {"name": "public", "sectionName": "http"},
+            {"name": "public", "sectionName": "https"},
+            {"name": "public", "namespace": "infra"},
+        ]
+    ),
 }
 
 
@@ -108,6 +122,34 @@ def test_this_is_accepted(api: Kubectl, spec: Spec) -> None:
 
 
 REFUSED: dict[str, tuple[Spec, str]] = {
+    "a gateway that is not named": (
+        {"route": {"type": "GatewayAPI"}},
+        "set gatewayAPI with type GatewayAPI",
+    ),
+    "a gateway that is named and not used": (
+        {"route": {"gatewayAPI": {"parentRefs": [{"name": "public"}]}}},
+        "set gatewayAPI with type GatewayAPI",
+    ),
+    "a listener that is named twice": (
+        through(parentRefs=[{"name": "a", "sectionName": "x"}, {"name": "a", "sectionName": "x"}]),
+        "names a listener twice",
+    ),
+    "a gateway and one of its listeners": (
+        through(parentRefs=[{"name": "a"}, {"name": "a", "sectionName": "x"}]),
+        "set sectionName in each",
+    ),
+    "a host for HTTP and gRPC": (
+        through(hostnames=["a.example.com"], grpcHostnames=["a.example.com"]),
+        "give gRPC hosts of its own",
+    ),
+    "a host that is none": (through(hostnames=["A:80"]), "spec.route.gatewayAPI.hostnames[0]"),
+    "a proof without counters": (
+        {
+            **through(),
+            "cohorts": [{**EVERYONE, "steps": [{"weight": 5, "until": "NonInferior"}]}],
+        },
+        "until needs counters",
+    ),
     "a scheme that nothing can fetch": (
         {"model": {"uri": "ftp://h/m.onnx"}},
         "uri must start with file:///, http:// or https://",
@@ -257,3 +299,14 @@ def test_people_find_it_by_short_name_category_and_explanation(api: Kubectl) -> 
     api("scale", "mdep/columns", "--replicas=3")
     assert api("get", "mdep", "columns", "-o", "jsonpath={.spec.replicas}") == "3"
     api("delete", "mdep", "columns")
+
+
+def test_the_way_to_a_model_is_not_changed_under_its_clients(api: Kubectl) -> None:
+    api("apply", "-f", "-", stdin=manifest("lasting"))
+    try:
+        api("apply", "-f", "-", stdin=manifest("lasting", replicas=2))
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            api("apply", "-f", "-", stdin=manifest("lasting", **through()))
+        assert "route.type cannot be changed while clients are served" in refused.value.stderr
+    finally:
+        api("delete", "mdep", "lasting")

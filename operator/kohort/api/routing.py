@@ -50,7 +50,8 @@ class ParentRef(SpecStruct, frozen=True):
     ] = ""
 
 
-_SAME_GATEWAY = "p.name == q.name && p.namespace == q.namespace"
+# A word that CEL reserves is written with underscores.
+_SAME_GATEWAY = "p.name == q.name && p.__namespace__ == q.__namespace__"
 
 
 class GatewayAPI(SpecStruct, frozen=True):

@@ -413,7 +413,7 @@ class Spec(SpecStruct, frozen=True):
             description="How clients reach the model.",
             extra_json_schema=rules(
                 (
-                    "(self.type == 'GatewayAPI') == has(self.gatewayAPI)",
+                    "(has(self.type) && self.type == 'GatewayAPI') == has(self.gatewayAPI)",
                     "set gatewayAPI with type GatewayAPI, and with no other",
                 ),
                 (
