@@ -122,10 +122,11 @@ class Cluster:
         self.status, self.unread = outcome.status, {}
         self.events += outcome.events
         for action in outcome.actions[:actions_done]:
-            self._act(action)
+            self.act(action)
         return outcome
 
-    def _act(self, action: Action) -> None:
+    def act(self, action: Action) -> None:
+        """Do what the planner wants."""
         match action:
             case RecordRevision(name, number):
                 self.records.setdefault(name, number)
