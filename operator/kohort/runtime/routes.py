@@ -74,7 +74,7 @@ class Publisher:
             self._sink.prepare(self._with_pods(table), self._endpoints(table))
 
     def table(self, key: ModelKey) -> RouteTable | None:
-        """What Kohort's own gateways are to have: what the persisted status intends, as far as there are pods."""
+        """What the persisted status intends for Kohort's own gateways, as far as there are pods."""
         model = self._models.get(key)
         if model is None or model.spec is None or not model.own_gateways:
             return None
