@@ -1,8 +1,9 @@
 """What many idle ModelDeployments cost the operator: seconds, memory, API calls, CPU.
 
-``python -m tests.bench.scale [--count 1000] [--no-pods] [--idle 60]`` starts a control plane of its
+``python -m tests.bench.scale [--count 1000] [--no-pods] [--idle 60] [--names]`` starts a control plane of its
 own. There is no node: pods stay pending, which is the worst of quiet states. With ``--no-pods`` there
-is no controller manager either, so that Deployments stay what the operator has made.
+is no controller manager either, so that Deployments stay what the operator has made. With ``--names``
+each model also has a name in the cluster.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -84,7 +85,9 @@ async def create_models(kube: Kube, count: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def operator(kubeconfig: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def operator(
+    kubeconfig: Path, flags: Sequence[str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """An operator as a process of its own."""
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("kohort-operator")),
@@ -96,6 +99,7 @@ async def operator(kubeconfig: Path) -> AsyncIterator[asyncio.subprocess.Process
         "--listen-address=127.0.0.1",
         f"--routes-port={ROUTES_PORT}",
         f"--status-port={STATUS_PORT}",
+        *flags,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -158,17 +162,17 @@ class Table:
         self.begin()
 
 
-async def measure(cluster: Cluster, count: int, idle_seconds: float) -> None:
+async def measure(cluster: Cluster, count: int, idle_seconds: float, flags: Sequence[str]) -> None:
     """Prints a row each for an empty cluster, after settling, after idling and after a restart."""
     async with (
         Kube(from_kubeconfig(cluster.kubeconfig)) as kube,
         aiohttp.ClientSession() as session,
     ):
         await prepare(kube)
-        async with operator(cluster.kubeconfig):  # makes certificates, which is done once
+        async with operator(cluster.kubeconfig, flags):  # makes certificates, which is done once
             await settle(session, 0)
         table = Table(cluster, count)
-        async with operator(cluster.kubeconfig):
+        async with operator(cluster.kubeconfig, flags):
             empty, _ = await settle(session, 0)
             table.row("no models", 0.0, empty, empty)
             began = time.monotonic()
@@ -183,7 +187,7 @@ async def measure(cluster: Cluster, count: int, idle_seconds: float) -> None:
             table.row("idle", idle_seconds, idle, before)
             ticks = count * idle_seconds / TICK_SECONDS
             print(f"\nidle: {1e6 * (idle.cpu - before.cpu) / ticks:.1f} µs per object and 10 s\n")
-        async with operator(cluster.kubeconfig):
+        async with operator(cluster.kubeconfig, flags):
             began = time.monotonic()
             table.begin()
             again, ended = await settle(session, count)
@@ -196,11 +200,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--no-pods", action="store_true", help="without a controller manager")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds of idleness to measure")
+    parser.add_argument("--names", action="store_true", help="with --gateway-service")
     arguments = parser.parse_args()
+    flags = ["--gateway-service=gateway.example"] if arguments.names else []
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory), nodes=0) as cluster:
         if arguments.no_pods:
             cluster.stop("kube-controller-manager")
-        asyncio.run(measure(cluster, arguments.count, arguments.idle))
+        asyncio.run(measure(cluster, arguments.count, arguments.idle, flags))
 
 
 if __name__ == "__main__":

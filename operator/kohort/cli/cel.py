@@ -38,6 +38,8 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<text>r?'(?:[^'\\]|\\.)*'|r?"(?:[^"\\]|\\.)*")"""
     r"""|(?P<name>[A-Za-z_]\w*)|(?P<sign>\|\||&&|[=!<>]=|[-+*/%<>!?:.,()\[\]]))"""
 )
+# A field that is called like a word that CEL reserves, such as "namespace".
+_ESCAPED = re.compile("^__([a-z]+)__$")
 _WORDS = {"true": True, "false": False, "null": None}
 _LEVELS: tuple[Mapping[str, Callable[[Any, Any], Any]], ...] = (
     {
@@ -162,8 +164,9 @@ class _Reader:
         """What follows a dot: a field, a method or a macro."""
         name = self.name()
         if not self.next_is("("):
-            self.field = node, name
-            return lambda scope: node(scope)[name]
+            field = _ESCAPED.sub(r"\1", name)
+            self.field = node, field
+            return lambda scope: node(scope)[field]
         if name in _MACROS:
             return self.macro(name, node)
         if name not in _METHODS:
