@@ -1,0 +1,276 @@
+"""Rollouts through a Gateway API implementation that is not ours: Contour, which drives an Envoy.
+
+``python -m tests.bench.contour --contour PROGRAM [--rollouts 10]``, where PROGRAM is built from the Go
+module github.com/projectcontour/contour (docs/gateway-api.md says how). Clients of two cohorts send
+requests all the while; each answer tells by its factor which revision gave it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import msgspec.yaml
+
+from kohort.act import permissions
+from kohort.gateway.launcher import find_envoy
+from kohort.kube import from_kubeconfig
+from kohort_local.cluster import Cluster
+from kohort_local.gateway_api import crds
+from kohort_local.kubectl import Kubectl
+from tests.bench.slices import SlicingServer
+from tests.component.operator_parts import free_port, install, make_model, operator
+
+CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
+NAME, CLIENTS, PERIOD = "burger", 20, 0.05
+STEPS = [{"weight": 20, "hold": "2s"}, {"weight": 60, "hold": "2s"}]
+PATIENCE = 90.0
+Json = dict[str, Any]
+
+
+def manifests(port: int) -> list[Json]:
+    """The class, and a Gateway with one listener."""
+    api = "gateway.networking.k8s.io/v1"
+    return [
+        {
+            "apiVersion": api,
+            "kind": "GatewayClass",
+            "metadata": {"name": "contour"},
+            "spec": {"controllerName": "projectcontour.io/gateway-controller"},
+        },
+        {
+            "apiVersion": api,
+            "kind": "Gateway",
+            "metadata": {"name": "public", "namespace": "default"},
+            "spec": {
+                "gatewayClassName": "contour",
+                "listeners": [{"name": "http", "protocol": "HTTP", "port": port}],
+            },
+        },
+    ]
+
+
+def model(uri: str) -> Json:
+    """A model of two cohorts behind the Gateway."""
+    gateway = {"parentRefs": [{"name": "public"}], "stepsByTime": True}
+    staff = [{"headers": [{"name": "x-org", "values": ["acme", "other"]}]}]
+    return {
+        "apiVersion": "kohort.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": NAME, "namespace": "default"},
+        "spec": {
+            "model": {"uri": uri},
+            "replicas": 2,
+            "keepWarm": "0s",
+            "route": {"type": "GatewayAPI", "gatewayAPI": gateway},
+            "cohorts": [
+                {"name": "staff", "match": staff, "steps": STEPS},
+                {"name": "everyone", "after": ["staff"], "steps": STEPS},
+            ],
+        },
+    }
+
+
+@asynccontextmanager
+async def process(log: Path, *command: str) -> AsyncIterator[None]:
+    """A program of which the output goes to ``log``, ended afterwards."""
+    with log.open("wb") as output:
+        started = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            started.kill()
+        await started.wait()
+
+
+class Clients:
+    """What each cohort's clients were answered, by factor, in the present weight of things."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._session = session
+        self.answers: Counter[tuple[str, str]] = Counter()
+
+    async def run(self, cohort: str, headers: dict[str, str]) -> None:
+        """One client, until cancelled."""
+        tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}
+        while True:
+            try:
+                async with self._session.post(
+                    self._url, json={"inputs": [tensor]}, headers=headers
+                ) as answer:
+                    told = await answer.text()
+                    factor = f"{json.loads(told)['outputs'][0]['data'][0]:g}"
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+                factor = f"lost: {error!r}"
+            self.answers[cohort, factor] += 1
+            await asyncio.sleep(PERIOD)
+
+
+async def until(what: str, look: Callable[[], bool]) -> None:
+    """Waits in a thread, so that clients go on."""
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while not await asyncio.to_thread(look):
+        if asyncio.get_running_loop().time() > end:
+            raise SystemExit(f"never happened: {what}")
+        await asyncio.sleep(0.1)
+
+
+async def measure(cluster: Cluster, contour: Path, directory: Path, rollouts: int) -> None:
+    """Prints what clients were answered in each rollout."""
+    kubectl = Kubectl(cluster.kubeconfig)
+    gateway, api, xds, health, debug = (free_port() for _ in range(5))
+    for path in (*crds(print), *contour.parent.glob("*crds.yaml")):
+        kubectl("apply", "--server-side", "-f", str(path))
+    kubectl.apply(*manifests(gateway))
+    account = install(
+        lambda *a, stdin=None: kubectl(*a, stdin=stdin),
+        CRD,
+        cluster.kubeconfig,
+        directory / "operator.kubeconfig",
+        permissions.GATEWAY_API_RULES,
+    )
+    uris = [make_model(directory / f"{n}.onnx", float(n)).as_uri() for n in (1, 2)]
+    server = from_kubeconfig(cluster.kubeconfig)
+    config = directory / "contour.yaml"
+    config.write_bytes(
+        msgspec.yaml.encode({"gateway": {"gatewayRef": {"namespace": "default", "name": "public"}}})
+    )
+    plain = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api}"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+        "current-context": "c",
+    }
+    (directory / "contour.kubeconfig").write_bytes(msgspec.yaml.encode(plain))
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        admin = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=server.tls()))
+        )
+        tasks = [group.create_task(SlicingServer(server, admin).run(api))]
+        await asyncio.sleep(1)
+        await stack.enter_async_context(
+            process(
+                directory / "contour.log",
+                str(contour),
+                "serve",
+                "--insecure",
+                "--disable-leader-election",
+                f"--kubeconfig={directory / 'contour.kubeconfig'}",
+                f"--config-path={config}",
+                "--xds-address=127.0.0.1",
+                f"--xds-port={xds}",
+                "--http-address=127.0.0.1",
+                f"--http-port={health}",
+                "--health-address=127.0.0.1",
+                f"--health-port={health}",
+                "--debug-http-address=127.0.0.1",
+                f"--debug-http-port={debug}",
+                "--envoy-service-http-address=127.0.0.1",
+                "--stats-address=127.0.0.1",
+                f"--stats-port={free_port()}",
+            )
+        )
+        bootstrap = directory / "envoy.json"
+        async with process(
+            directory / "bootstrap.log",
+            str(contour),
+            "bootstrap",
+            str(bootstrap),
+            "--xds-address=127.0.0.1",
+            f"--xds-port={xds}",
+            f"--admin-address={directory / 'admin.sock'}",
+        ):
+            await until("a bootstrap file", bootstrap.exists)
+            await asyncio.sleep(0.5)
+        await stack.enter_async_context(
+            process(
+                directory / "envoy.log",
+                find_envoy({}),
+                "--config-path",
+                str(bootstrap),
+                "--service-cluster=default",
+                "--service-node=one",
+                "--concurrency=1",
+                "--base-id=77",
+            )
+        )
+        with operator(account, "one", directory / "operator.log", ["--gateway-api"]):
+            clients = await stack.enter_async_context(
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+            )
+            url = f"http://127.0.0.1:{gateway}/default/{NAME}/v2/models/{NAME}/infer"
+            await rollout(kubectl, uris[0])
+            seen = Clients(url, clients)
+            for number in range(CLIENTS):
+                cohort, headers = [("staff", {"x-org": "acme"}), ("everyone", {})][number % 2]
+                tasks.append(group.create_task(seen.run(cohort, headers)))
+            print(
+                "| rollout | cohort | answers of the old revision, of the new, lost |\n|---|---|---|"
+            )
+            for number in range(1, rollouts + 1):
+                seen.answers.clear()
+                await rollout(kubectl, uris[number % 2])
+                row(number, seen.answers, f"{(number + 1) % 2 + 1}", f"{number % 2 + 1}")
+        for task in tasks:
+            task.cancel()
+
+
+async def rollout(kubectl: Kubectl, uri: str) -> None:
+    """Applies a model and waits until it serves everybody."""
+    kubectl.apply(model(uri))
+
+    def arrived() -> bool:
+        found = kubectl.get("mdep", NAME, "-n", "default")
+        status = found.get("status", {})
+        ready = any(
+            c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])
+        )
+        return ready and status["observedGeneration"] == found["metadata"]["generation"]
+
+    await until(f"{uri} serves", arrived)
+
+
+def row(number: int, answers: Counter[tuple[str, str]], old: str, new: str) -> None:
+    """What both cohorts' clients were answered."""
+    for cohort in ("staff", "everyone"):
+        mine = {factor: n for (c, factor), n in answers.items() if c == cohort}
+        lost = {factor: n for factor, n in mine.items() if factor not in (old, new)}
+        print(
+            f"| {number} | {cohort} | {mine.get(old, 0)}, {mine.get(new, 0)}, {lost or 0} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Runs on a control plane of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--contour", type=Path, required=True, help="the program, its CRDs beside it"
+    )
+    parser.add_argument("--rollouts", type=int, default=10)
+    parser.add_argument("--logs", type=Path, help="keep the programs' logs in this folder")
+    arguments = parser.parse_args()
+    server = str(shutil.which("kohort-server", path=str(Path(sys.executable).parent)))
+    images = {"kohort/server": {"entrypoint": [server]}}
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = arguments.logs or Path(temporary)
+        with Cluster(Path(temporary) / "cluster", images=images) as cluster:
+            asyncio.run(measure(cluster, arguments.contour, directory, arguments.rollouts))
+
+
+if __name__ == "__main__":
+    main()
