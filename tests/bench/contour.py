@@ -36,6 +36,8 @@ CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
 NAME, CLIENTS, PERIOD = "burger", 20, 0.05
 STEPS = [{"weight": 20, "hold": "2s"}, {"weight": 60, "hold": "2s"}]
 PATIENCE = 90.0
+# Contour's Envoy listens this far above the port of a Gateway's listener.
+PORT_OFFSET = 8000
 Json = dict[str, Any]
 
 
@@ -114,7 +116,7 @@ class Clients:
                     told = await answer.text()
                     factor = f"{json.loads(told)['outputs'][0]['data'][0]:g}"
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
-                factor = f"lost: {error!r}"
+                factor = f"{told[:80]!r} {type(error).__name__}"
             self.answers[cohort, factor] += 1
             await asyncio.sleep(PERIOD)
 
@@ -128,21 +130,28 @@ async def until(what: str, look: Callable[[], bool]) -> None:
         await asyncio.sleep(0.1)
 
 
-async def measure(cluster: Cluster, contour: Path, directory: Path, rollouts: int) -> None:
-    """Prints what clients were answered in each rollout."""
+def prepare(cluster: Cluster, contour: Path, directory: Path, gateway: int) -> Path:
+    """CRDs, the Gateway and the operator's permissions; returns its kubeconfig."""
     kubectl = Kubectl(cluster.kubeconfig)
-    gateway, api, xds, health, debug = (free_port() for _ in range(5))
     for path in (*crds(print), *contour.parent.glob("*crds.yaml")):
         kubectl("apply", "--server-side", "-f", str(path))
-    kubectl.apply(*manifests(gateway))
-    account = install(
+    kubectl.apply(*manifests(gateway - PORT_OFFSET))
+    return install(
         lambda *a, stdin=None: kubectl(*a, stdin=stdin),
         CRD,
         cluster.kubeconfig,
         directory / "operator.kubeconfig",
         permissions.GATEWAY_API_RULES,
     )
-    uris = [make_model(directory / f"{n}.onnx", float(n)).as_uri() for n in (1, 2)]
+
+
+async def measure(
+    cluster: Cluster, contour: Path, directory: Path, gateway: int, rollouts: int
+) -> None:
+    """Prints what clients were answered in each rollout."""
+    kubectl = Kubectl(cluster.kubeconfig)
+    api, xds, health, debug = (free_port() for _ in range(4))
+    uris = [make_model(directory / f"{n}.onnx", float(n)).as_uri() for n in range(1, rollouts + 2)]
     server = from_kubeconfig(cluster.kubeconfig)
     config = directory / "contour.yaml"
     config.write_bytes(
@@ -169,6 +178,11 @@ async def measure(cluster: Cluster, contour: Path, directory: Path, rollouts: in
                 "serve",
                 "--insecure",
                 "--disable-leader-election",
+                # Not of the standard channel, or not in this version.
+                *(
+                    f"--disable-feature={k}"
+                    for k in ("tlsroutes", "tcproutes", "backendtlspolicies")
+                ),
                 f"--kubeconfig={directory / 'contour.kubeconfig'}",
                 f"--config-path={config}",
                 "--xds-address=127.0.0.1",
@@ -202,29 +216,24 @@ async def measure(cluster: Cluster, contour: Path, directory: Path, rollouts: in
                 find_envoy({}),
                 "--config-path",
                 str(bootstrap),
-                "--service-cluster=default",
-                "--service-node=one",
-                "--concurrency=1",
-                "--base-id=77",
+                *("--service-cluster", "default", "--service-node", "one"),
+                *("--concurrency", "1", "--use-dynamic-base-id"),
             )
         )
-        with operator(account, "one", directory / "operator.log", ["--gateway-api"]):
-            clients = await stack.enter_async_context(
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
-            )
-            url = f"http://127.0.0.1:{gateway}/default/{NAME}/v2/models/{NAME}/infer"
-            await rollout(kubectl, uris[0])
-            seen = Clients(url, clients)
-            for number in range(CLIENTS):
-                cohort, headers = [("staff", {"x-org": "acme"}), ("everyone", {})][number % 2]
-                tasks.append(group.create_task(seen.run(cohort, headers)))
-            print(
-                "| rollout | cohort | answers of the old revision, of the new, lost |\n|---|---|---|"
-            )
-            for number in range(1, rollouts + 1):
-                seen.answers.clear()
-                await rollout(kubectl, uris[number % 2])
-                row(number, seen.answers, f"{(number + 1) % 2 + 1}", f"{number % 2 + 1}")
+        clients = await stack.enter_async_context(
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+        )
+        url = f"http://127.0.0.1:{gateway}/default/{NAME}/v2/models/{NAME}/infer"
+        await rollout(kubectl, uris[0])
+        seen = Clients(url, clients)
+        for number in range(CLIENTS):
+            cohort, headers = [("staff", {"x-org": "acme"}), ("everyone", {})][number % 2]
+            tasks.append(group.create_task(seen.run(cohort, headers)))
+        print("| rollout | cohort | answers of the old revision, of the new, lost |\n|---|---|---|")
+        for number in range(1, rollouts + 1):
+            seen.answers.clear()
+            await rollout(kubectl, uris[number])
+            row(number, seen.answers, f"{number}", f"{number + 1}")
         for task in tasks:
             task.cancel()
 
@@ -269,7 +278,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.logs or Path(temporary)
         with Cluster(Path(temporary) / "cluster", images=images) as cluster:
-            asyncio.run(measure(cluster, arguments.contour, directory, arguments.rollouts))
+            gateway = free_port()
+            account = prepare(cluster, arguments.contour, directory, gateway)
+            with operator(account, "one", directory / "operator.log", ["--gateway-api"]):
+                asyncio.run(
+                    measure(cluster, arguments.contour, directory, gateway, arguments.rollouts)
+                )
 
 
 if __name__ == "__main__":

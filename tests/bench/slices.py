@@ -104,7 +104,7 @@ class SlicingServer:
             request.method,
             self._server.url + request.path_qs,
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,
             timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}

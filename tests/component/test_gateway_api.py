@@ -184,18 +184,24 @@ def test_a_weight_counts_as_moved_once_the_gateway_follows_the_newest_route(
     model.apply(1, cohorts=steps, route={"type": "GatewayAPI", "gatewayAPI": gateway})
     eventually(lambda: model.cohort.get("canary"), "a canary")
     new = model.cohort["canary"]
+    model.wants({old: 100, new: 0})
+    assert model.get("service", new)
+    model.answer()
     model.wants({old: 70, new: 30})
     model.answer(late=1)
     eventually(lambda: "waits for gateway default/public" in model.cohort["message"], "it waits")
     assert "stepStartedAt" not in model.cohort
     model.answer()
-    model.wants({new: 100})
+    model.wants({old: 0, new: 100})
     assert model.cohort["stable"] == old
     model.answer()
     eventually(lambda: model.cohort["stable"] == new, "it is promoted")
     assert model.cohort["decisions"][0]["message"] == "its steps compared nothing"
-    eventually(lambda: not model.get("service", old), "the old revision's Service is gone")
-    eventually(lambda: not model.get("deployment", old), "and its pods")
+    model.wants({new: 100})
+    assert model.get("service", old)
+    model.answer()
+    eventually(lambda: not model.get("deployment", old), "the old revision's pods are gone")
+    eventually(lambda: not model.get("service", old), "and then its Service")
     assert model.get("service", new)
     eventually(lambda: model.condition("Ready")["status"] == "True", "it is ready")
 
@@ -208,6 +214,8 @@ def test_without_counters_only_a_person_goes_on(
     model.apply(1, cohorts=[{"name": "everyone", "steps": [{"weight": 20, "hold": "100ms"}]}])
     eventually(lambda: model.cohort.get("canary"), "a canary")
     new = model.cohort["canary"]
+    model.wants({old: 100, new: 0})
+    model.answer()
     model.wants({old: 80, new: 20})
     model.answer()
     eventually(lambda: model.cohort.get("stepStartedAt"), "the step has begun")
@@ -219,7 +227,7 @@ def test_without_counters_only_a_person_goes_on(
     assert model.get()["status"]["phase"] == "Paused"
     assert "evidence" not in model.cohort
     kubectl("annotate", "mdep", model.name, "kohort.dev/command=promote everyone id=1")
-    model.wants({new: 100})
+    model.wants({old: 0, new: 100})
     model.answer()
     eventually(lambda: model.cohort["stable"] == new, "it is promoted")
 

@@ -133,9 +133,12 @@ def test_what_a_client_sends_under_our_names_is_removed() -> None:
     assert [header["name"] for header in modifier["set"]] == ["x-kohort-cohort"]
 
 
-def test_a_revision_without_clients_needs_no_service() -> None:
-    (rule,) = rendered(cohort("everyone", weight=100))["rules"]
-    assert [ref["name"] for ref in rule["backendRefs"]] == ["burger-2"]
+def test_a_canary_is_known_before_it_has_clients_and_stable_after() -> None:
+    for weight in (0, 100):
+        everyone = CohortRoute("everyone", (), "burger-1", "burger-2", weight, "salt")
+        (rule,) = rendered(everyone)["rules"]
+        weights = {ref["name"]: ref["weight"] for ref in rule["backendRefs"]}
+        assert weights == {"burger-1": 100 - weight, "burger-2": weight}
 
 
 def test_a_cohort_that_nobody_can_belong_to_is_no_rule_for_everybody() -> None:

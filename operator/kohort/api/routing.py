@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from kohort.api.base import SpecStruct, rules
+from kohort.api.quantity import Duration
 
 
 class RouteType(StrEnum):
@@ -93,6 +94,13 @@ class GatewayAPI(SpecStruct, frozen=True):
             "routes for a host.",
         ),
     ] = ()
+    settle: Annotated[
+        Duration,
+        Meta(
+            description="How long proxies may take to follow a route that their Gateway has accepted, and "
+            "to learn of pods that have become ready."
+        ),
+    ] = "2s"
     steps_by_time: Annotated[
         bool,
         Meta(

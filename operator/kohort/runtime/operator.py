@@ -155,6 +155,7 @@ class Operator:
             herald=Herald(recorder, sink, metrics),
             addresses=Addresses(
                 gateway=settings.gateway_service,
+                deployments=caches.deployments,
                 services=caches.services,
                 routes=caches.routes,
                 children=Children(kube),

@@ -195,7 +195,8 @@ class Reconciler:
 
     async def _gateways(self, model: Model) -> Gateways:
         if not model.own_gateways:
-            return self._addresses.look(model, self._intended(model))
+            pods = self._pods.of(model.key).values()
+            return self._addresses.look(model, self._intended(model), serving(pods))
         if awaits_gateways(model.status):
             return await self._fleet.look(model.key, self._publisher.table(model.key))
         self._fleet.forget(model.key)
@@ -242,9 +243,6 @@ class Reconciler:
             await self._ensure(model, action)
         elif isinstance(action, RemoveDeployment):
             self._refused.get(model.key, {}).pop(name, None)
-            await self._addresses.release(
-                model, name
-            )  # first: it is wanted as long as the pods are
             deployment = self._deployments.get(owner.namespace, name)
             if deployment and not deployment.deleting:
                 await self._writer.remove(owner, "deployments", name, deployment.uid)

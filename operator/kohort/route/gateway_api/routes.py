@@ -87,10 +87,13 @@ def parent_refs(key: ModelKey, gateway: GatewayAPI) -> list[Json]:
 
 
 def backends(cohort: CohortRoute) -> dict[str, int]:
-    """Percentage of a cohort's requests by revision, 100 in all; revisions without any are left out."""
-    canary = cohort.weight if cohort.canary else 0
-    split = {cohort.stable: 100 - canary, cohort.canary: canary}
-    return {revision: weight for revision, weight in split.items() if weight}
+    """Percentage of a cohort's requests by revision, 100 in all.
+
+    A canary is there from its start, with 0, so that gateways know its pods before they send there.
+    """
+    if not cohort.canary:
+        return {cohort.stable: 100}
+    return {cohort.stable: 100 - cohort.weight, cohort.canary: cohort.weight}
 
 
 def _rendered(
