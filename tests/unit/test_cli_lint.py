@@ -137,6 +137,8 @@ def test_objects_in_a_list_have_their_own_places() -> None:
         "  kind: ModelDeployment\n  metadata: {name: a}\n  spec:\n    model: {}\n"
     )
     assert remarks(text) == ["m.yaml:8: error: spec.model.uri: Required value"]
+    (error,) = remarks(text.replace("name: a", "name: A").replace("{}", "{uri: file:///m}"))
+    assert error.startswith("m.yaml:4: error: metadata.name must have")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +183,46 @@ def test_what_a_careful_team_would_do_otherwise_is_advised(text: str, advice: st
     assert advice in told
 
 
-def test_a_careful_spec_gets_no_advice() -> None:
-    assert remarks(manifest(**CAREFUL)) == []
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CAREFUL,
+        {**CAREFUL, "progressDeadline": "1m"},
+        {"replicas": 2, "cohorts": [{**EVERYONE, "steps": [*STEPS, {"weight": 100}]}]},
+        {"replicas": 2, "cohorts": [{**EVERYONE, "steps": [{"weight": 50, "hold": "60s"}]}]},
+        {"replicas": 2, "cohorts": [{**EVERYONE, "steps": [{"weight": 5, "pause": {}}]}]},
+    ],
+)
+def test_a_careful_spec_gets_no_advice(spec: dict[str, Any]) -> None:
+    assert remarks(manifest(**spec)) == []
+
+
+def test_a_look_before_any_client_has_it_compares_nothing() -> None:
+    steps = [{"weight": 0, "pause": {}}, {"weight": 100, "hold": "5m"}]
+    (told,) = remarks(manifest(replicas=2, cohorts=[{**EVERYONE, "steps": steps}]))
+    assert "all at once" in told
+
+
+@pytest.mark.parametrize(
+    ("node", "fits", "too_little", "too_much"),
+    [
+        ({"type": "string", "minLength": 1, "maxLength": 2}, ("a", "ab"), "", "abc"),
+        ({"type": "integer", "minimum": 1, "maximum": 2}, (1, 2), 0, 3),
+        (
+            {"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "integer"}},
+            ([1], [1, 2]),
+            [],
+            [1, 2, 3],
+        ),
+    ],
+)
+def test_limits_are_part_of_what_fits(
+    node: dict[str, Any], fits: tuple[Any, ...], too_little: Any, too_much: Any
+) -> None:
+    for value in fits:
+        assert list(schema.problems(value, node)) == []
+    for value in (too_little, too_much):
+        assert len(list(schema.problems(value, node))) == 1
 
 
 def test_a_cohort_that_is_only_in_part_inside_an_earlier_one_gets_clients() -> None:
