@@ -315,6 +315,14 @@ def test_there_is_a_difference_exactly_where_two_values_differ(
     assert all(each.path.startswith("spec") for each in found)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"a": {}}, {"a": []}), ([{"name": "a"}], [{"name": "a"}, {"name": "a"}]), ([], [{}])],
+)
+def test_what_only_looks_alike_differs(before: Any, after: Any) -> None:
+    assert list(differences(before, after, "spec")) != []
+
+
 def test_items_of_a_list_are_told_by_name_and_in_their_order() -> None:
     before = {"cohorts": [{"name": "a", "w": 1}, {"name": "b"}]}
     after = {"cohorts": [{"name": "b"}, {"name": "a", "w": 2}, {"name": "c"}]}

@@ -28,10 +28,10 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]
     if before == after:
         return
     ours, theirs = _fields(before), _fields(after)
-    if ours is None or theirs is None:
+    listed = not isinstance(before, Mapping)
+    if ours is None or theirs is None or listed == isinstance(after, Mapping):
         yield Difference(path, before, after)
         return
-    listed = not isinstance(before, Mapping)
     for key in dict.fromkeys([*ours, *theirs]):
         inside = f"{path}[{key}]" if listed else f"{path}.{key}"
         yield from differences(ours.get(key), theirs.get(key), inside)
@@ -41,12 +41,13 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """A mapping, or a list of mappings as one; None for anything else."""
+    """A mapping, or a list of mappings as one by their names; None for anything else."""
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, list | tuple) or not all(isinstance(v, Mapping) for v in value):
         return None
-    return {str(item.get("name", index)): item for index, item in enumerate(value)}
+    fields = {str(item.get("name", index)): item for index, item in enumerate(value)}
+    return fields if len(fields) == len(value) else None
 
 
 def _shown(value: Any) -> str:
