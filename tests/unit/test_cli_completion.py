@@ -48,7 +48,16 @@ def test_values_are_those_that_the_command_takes(line: list[str], values: list[s
     assert words(*line) == values
 
 
-@pytest.mark.parametrize("line", [["lint", ""], ["lint", "a.yaml", "b"], ["plan", "-f", ""]])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["lint", ""],
+        ["lint", "a.yaml", "b"],
+        ["plan", "-f", ""],
+        ["lint", "--strict", ""],
+        ["lint", "--unheard-of", ""],
+    ],
+)
 def test_files_are_left_to_the_shell(line: list[str]) -> None:
     assert answer(parser(), line) == [FILES]
 

@@ -69,6 +69,11 @@ def test_what_all_cohorts_did_at_once_is_one_line_for_all() -> None:
     assert [entry.cohort for entry in told.decisions] == ["staff", "everyone"]
 
 
+def test_the_only_cohort_goes_by_its_name() -> None:
+    lines = [line.split() for line in shown("undone", 80).splitlines()]
+    assert ["10:20:00", "everyone", "Promoted", "v2", "Kohort"] in lines
+
+
 def test_programs_learn_who_decided_what_and_what_can_be_undone() -> None:
     told = history(RESOURCES["undone"])
     assert [(r.label, r.cohorts, r.undo) for r in told.revisions] == [

@@ -247,6 +247,14 @@ def test_examples_have_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert ": error: " not in out
 
 
+def test_where_there_is_nothing_to_say_that_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(manifest(**CAREFUL)))
+    assert run(capsys, "-", "--strict") == (0, "1 ModelDeployment: nothing to say\n", "")
+    assert "nothing to say" not in run(capsys, str(EXAMPLES / "minimal.yaml"))[1]
+
+
 def test_advice_fails_only_where_strictness_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     minimal = str(EXAMPLES / "minimal.yaml")
     assert run(capsys, minimal)[0] == 0
