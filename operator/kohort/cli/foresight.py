@@ -33,6 +33,7 @@ ONE_LOOK = timedelta(milliseconds=1)
 LOOKS = 2
 """Looks at the counters after which a proof is there, or nothing comes without waiting."""
 PASSES_PER_STEP = 24
+PROVEN = "is proven"
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _wait(step: Step) -> str:
     if step.hold:
         return f" for {step.hold}"
     if step.until:
-        return f" until {step.until} is proven"
+        return f" until {step.until} {PROVEN}"
     return " until a person promotes" if step.pause is not None else ""
 
 

@@ -14,7 +14,8 @@ from rich.text import Text
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.cli.differences import Difference, differences
-from kohort.cli.foresight import Foresight
+from kohort.cli.foresight import PROVEN, Foresight
+from kohort.cli.proofs import least_requests, traffic
 from kohort.cli.words import duration, plural
 from kohort.plan.revisions import revision_data
 
@@ -90,6 +91,7 @@ def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
     else:
         steps = f"{_time(ahead.taken, False)} if all goes well, and " if ahead.taken else ""
         yield f"takes {steps}the time in which pods start"
+    yield from _proofs(ahead, status)
     yield f"pods: {now} now, {most} at most, {ahead.spec.replicas} in the end"
     yield from _gpus(ahead, now, most)
     held = [c.name for c in status.cohorts if c.held]
@@ -97,6 +99,22 @@ def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
         yield "the spec says paused: true, which holds all of this until it is taken out"
     elif status.held or held:
         yield f"a person holds {', '.join(held) if held else 'all of it'}: until resume, it stays where it is"
+
+
+def _proofs(ahead: Foresight, status: Status) -> Iterator[str]:
+    """What proofs take that are still to come, in requests and at the traffic that was last seen."""
+    rolling = {move.cohort for move in ahead.moves if PROVEN in move.what}
+    rates = {c.name: traffic(c) for c in status.cohorts}
+    for cohort in ahead.spec.cohorts if rolling else ():
+        for step in cohort.steps:
+            if cohort.name in rolling and step.until and 0 < step.weight < 100:
+                least = least_requests(step.weight, ahead.spec.analysis)
+                told = (
+                    f"the proof of {cohort.name} at {step.weight}% takes {least:,} of its requests"
+                )
+                rate = rates.get(cohort.name, 0.0)
+                time = f", {duration(least / rate)} at the traffic last seen" if rate else ""
+                yield f"{told} if none fails{time}"
 
 
 def _gpus(ahead: Foresight, now: int, most: int) -> Iterator[str]:
