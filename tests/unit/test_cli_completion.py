@@ -85,7 +85,7 @@ def test_each_shell_has_a_script_for_the_program(
     assert main(["completion", shell]) == 0
     out = capsys.readouterr().out
     assert "kubectl-kohort __complete" in out
-    assert "{" not in out.replace("{", "", out.count("}"))  # every bracket is closed
+    assert out.count("{") == out.count("}")
 
 
 ASK_BASH = r"""

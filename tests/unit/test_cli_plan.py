@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +30,13 @@ from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
 from kohort.cli.differences import differences, three_way_patch
 from kohort.cli.foresight import Foresight, released, serving
 from kohort.cli.main import main
+from kohort.cli.previewing import report
 from kohort.cli.proofs import least_requests, traffic
 from kohort.plan.revisions import revision_name
+from tests.unit.cli_samples import printed
 from tests.unit.plan_simulation import Cluster
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 24, 10, 42, tzinfo=UTC)
 STAFF = {
     "name": "staff",
@@ -112,6 +116,35 @@ start as well.
 The proof of archive at 5% takes 8,540 of its requests if none fails.
 Pods: 4 now, 10 at most, 5 in the end.
 GPUs: 12 x nvidia.com/gpu of NVIDIA-L4 have to be free for 6 more pods."""
+
+
+def test_the_documented_plan_is_what_is_printed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    former = yaml.decode((ROOT / "examples" / "cohorts.yaml").read_bytes())
+    edited = copy.deepcopy(former)
+    edited["spec"]["model"]["uri"] = former["spec"]["model"]["uri"].replace("/3/", "/4/")
+    edited["spec"]["replicas"] = 3
+    _, out, _ = plan(edited, former)
+    assert f"{out}\n" in (ROOT / "docs" / "kubectl.md").read_text()
+
+
+def test_a_proof_is_told_in_time_where_traffic_was_seen() -> None:
+    former, spec = of_steps(Step(weight=5, until=Until.NON_INFERIOR))
+    status = serving("m", former, NOW).status
+    seen = Evidence(
+        stable=Tally(requests=1_000), since="2026-11-24T10:00:00Z", updated="2026-11-24T10:00:10Z"
+    )
+    cohorts = tuple(structs.replace(c, evidence=(seen,)) for c in status.cohorts)
+    status = structs.replace(status, cohorts=cohorts)
+    next_one = Foresight("m", spec, status, NOW, 2)
+    next_one.run()
+    told = [printed(part, 200) for part in report(next_one, former, status, known=True)]
+    assert (
+        "The proof of everyone at 5% takes 8,540 of its requests if none fails, 1 min 25 s at the "
+        "traffic last seen." in told
+    )
 
 
 @pytest.mark.parametrize(
