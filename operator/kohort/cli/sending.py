@@ -66,8 +66,7 @@ def await_answer(cluster: Cluster, name: str, command: Command, patience: float)
     if answered is None:
         raise SendingError(
             f"Kohort has not answered within {patience:.0f} s. The command stays in {name} and is "
-            f"carried out once the operator runs; to take it back: kubectl annotate mdep {name} "
-            f"{ANNOTATION_COMMAND}-"
+            f"carried out once the operator runs; to take it back: {_taking_back(cluster, name)}"
         )
     return answered
 
@@ -96,7 +95,7 @@ def _await_command_before(cluster: Cluster, name: str, before: str, until: float
     if _seen(cluster, name, lambda resource: waiting(resource) != before or None, until) is None:
         raise SendingError(
             f'an earlier command still waits for Kohort: "{before}". Is its operator running? To put '
-            f"yours in its place: kubectl annotate mdep {name} {ANNOTATION_COMMAND}- and again"
+            f"yours in its place: {_taking_back(cluster, name)}, and again"
         )
 
 
@@ -113,3 +112,7 @@ def _seen(
             if time.monotonic() > until:
                 break
     return None
+
+
+def _taking_back(cluster: Cluster, name: str) -> str:
+    return f"kubectl annotate -n {cluster.namespace} mdep {name} {ANNOTATION_COMMAND}-"
