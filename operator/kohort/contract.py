@@ -36,7 +36,7 @@ PROTOCOL_SEGMENT = "v2"
 
 # A path inside every model's routes that answers with the version of its route table: the
 # operator reads from it what a gateway really serves.
-TABLE_VERSION_PATH = "/.well-known/kohort/table"
+TABLE_VERSION_PATH = f"/{PROTOCOL_SEGMENT}/.well-known/kohort/table"
 
 # Ports of the pods, by name.
 PORT_SERVER = 8080  # model server: Open Inference Protocol and /metrics

@@ -149,6 +149,18 @@ async def test_another_salt_picks_other_clients(
         ("/v2/health/ready", "burger.shop.svc.cluster.local", "/v2/health/ready"),
         ("/v2/health/live?a=b", "burger.shop.svc.cluster.local:8080", "/v2/health/live?a=b"),
         ("/v2", "burger.shop.svc.cluster.local.", "/v2"),
+        ("/v2?verbose=1", "burger.shop", "/v2?verbose=1"),
+        ("//v2//models/m", "burger.shop:80", "/v2/models/m"),
+        ("/v2/models/m?of=/shop/other/v2/x", "burger.shop", "/v2/models/m?of=/shop/other/v2/x"),
+        (f"{BASE}?verbose=1", "anything", "/?verbose=1"),
+        (f"{BASE}/v2?of=/v2/models/x", "burger.other", "/v2?of=/v2/models/x"),
+        (f"{BASE}/v2/models/v2/infer", "nope.shop", "/v2/models/v2/infer"),
+        (
+            "/inference.GRPCInferenceService/ModelInfer",
+            "burger.shop",
+            "/inference.GRPCInferenceService/ModelInfer",
+        ),
+        ("/", "burger.shop", "/"),
     ],
 )
 async def test_a_model_is_found_by_path_and_by_host(
@@ -169,6 +181,8 @@ async def test_a_model_is_found_by_path_and_by_host(
         ("/v2", "burger.shop.svc.evil.example"),
         ("/", "anything"),
         ("/shop", "anything"),
+        (f"{BASE}/metrics", "anything"),
+        (f"{BASE}/stage/v2", "anything"),
         ("/shop/burgers/v2", "anything"),
         ("/healthcheck/fail", "anything"),
     ],
@@ -182,6 +196,15 @@ async def test_what_leads_to_no_model_is_told_so_in_json(
     assert headers["Content-Type"] == "application/json"
     assert "no model here" in body
     assert '"error"' in body
+
+
+@pytest.mark.parametrize("host", [",/shop/burger", "x/v2/burger.shop,"])
+@pytest.mark.parametrize("target", ["/v2", "/v2/models", "/shop/nope/v2"])
+async def test_a_host_with_a_slash_which_could_pass_for_a_path_is_refused(
+    two: Fleet, servers: dict[str, ModelServer], target: str, host: str
+) -> None:
+    await serve(two, servers, 0, canary="")
+    assert (await get(two, target, host=host))[0] == 400
 
 
 async def test_headers_of_the_gateway_cannot_be_faked(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -60,7 +59,7 @@ def routes(*cohorts: CohortRoute) -> route_pb2.RouteConfiguration:
 
 def slot_of(entry: route_components_pb2.WeightedCluster.ClusterWeight) -> int:
     """The slot that counters are labelled with."""
-    _, header = entry.request_headers_to_add
+    (header,) = entry.request_headers_to_add
     assert header.header.key == HEADER_SLOT
     return int(header.header.value)
 
@@ -108,10 +107,7 @@ def test_a_split_names_the_arm_and_the_slot_of_every_entry(weight: int) -> None:
     assert SLOTS <= len(entries) <= SLOTS + 1
     slots = []
     for entry in entries:
-        (header,) = entry.response_headers_to_add
-        assert header.header.key == HEADER_REVISION
-        assert entry.name == cluster_name(KEY, header.header.value)
-        assert entry.request_headers_to_add[0] == header
+        assert entry.name in {cluster_name(KEY, "r1"), cluster_name(KEY, "r2")}
         slots.append(slot_of(entry))
     assert slots == sorted(slots)
     canary = {s.slot for s in split(weight, "salt") if s.canary}
@@ -125,6 +121,15 @@ def test_clients_are_told_apart_by_their_key_as_it_is_so_that_hashing_costs_leas
     assert key.terminal
     assert not key.header.HasField("regex_rewrite")
     assert address.connection_properties.source_ip
+
+
+def test_a_split_tells_the_revision_by_the_other_name_of_its_cluster() -> None:
+    (route,) = routes(cohort()).virtual_hosts[0].routes
+    for added in (route.request_headers_to_add, route.response_headers_to_add):
+        told = {header.header.key: header.header.value for header in added}
+        assert told == {HEADER_COHORT: "everyone", HEADER_REVISION: "%UPSTREAM_CLUSTER%"}
+    read = cluster_pb2.Cluster.FromString(cluster(KEY, "r2").content)
+    assert (read.name, read.alt_stat_name) == (cluster_name(KEY, "r2"), "r2")
 
 
 def test_a_cohort_outside_a_rollout_has_one_cluster_and_no_slots() -> None:
@@ -148,31 +153,34 @@ def keys_of(found: tuple[Resource, ...]) -> list[tuple[str, ...]]:
 
 def test_a_model_is_found_by_path_and_by_three_host_names() -> None:
     assert keys_of(scopes(KEY, "v1")) == [
-        ("shop", "burger"),
-        ("burger.shop", "-"),
-        ("burger.shop.svc", "-"),
-        ("burger.shop.svc.cluster.local", "-"),
+        (",/shop/burger",),
+        ("burger.shop,",),
+        ("burger.shop.svc,",),
+        ("burger.shop.svc.cluster.local,",),
     ]
 
 
 def test_a_namespace_called_like_the_protocol_takes_no_calls_that_are_meant_for_a_host() -> None:
     key = ModelKey("v2", "models")
     assert path_prefix(key) is None
-    assert ("v2", "models") not in keys_of(scopes(key, "v1"))
+    assert (",/v2/models",) not in keys_of(scopes(key, "v1"))
 
 
 def test_a_name_with_dots_cannot_take_another_models_host() -> None:
     key = ModelKey("a", "b.c")
     assert hosts(key) == ()
-    assert keys_of(scopes(key, "v1")) == [("a", "b.c")]
+    assert keys_of(scopes(key, "v1")) == [(",/a/b.c",)]
 
 
-@given(st.lists(st.sampled_from(("shop", "burger", "stage", "/", ""))).map("".join))
-def test_no_request_can_take_the_stage(header: str) -> None:
-    (key,) = keys_of((stage(KEY, "v1"),))
-    segments = header.split("/")
-    assert all(key != pair for pair in pairwise(segments))
-    assert not set(key) <= set(segments)
+words = st.lists(st.sampled_from(("shop", "burger", "stage", "v2", "/", ""))).map("".join)
+
+
+@given(words.map("/{}".format), words.map(lambda host: host.replace("/", ".")))
+def test_no_request_can_take_the_stage(path: str, host: str) -> None:
+    by_path = f"{path[:4]}{host},/v2/,{path}/v2/"
+    assert {header.split("/v2/")[1] for header in (by_path, f"/v2/{host},/v2/")}.isdisjoint(
+        fragment for key in keys_of((stage(KEY, "v1"),)) for fragment in key
+    )
 
 
 def test_equal_endpoints_are_equal_in_any_order() -> None:

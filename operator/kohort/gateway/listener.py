@@ -12,6 +12,7 @@ from kohort.contract import (
     LABEL_ARM,
     METRIC_DURATION,
     METRIC_REQUESTS,
+    PROTOCOL_SEGMENT,
 )
 from kohort.gateway.settings import Settings
 
@@ -23,6 +24,7 @@ MIB = 1 << 20
 HTTP2_STREAMS = 256
 HTTP2_WINDOW = MIB
 _EXPORTED_PREFIX = f"envoy_{STATS_SCOPE}_"
+_PROTOCOL = f"/{PROTOCOL_SEGMENT}/"
 
 # A client's own are never believed. Those that would change what Envoy does with a request (x-envoy-…)
 # are removed by Envoy itself, for which every client is external.
@@ -52,25 +54,36 @@ def _set_scope(value: str) -> Config:
 
 
 def _early_mutations() -> Config:
-    """Before anything is matched: remove what only we may say, and look for a model by path."""
+    """Before anything is matched: remove what only we may say, and say where to look for a model.
+
+    What stands between the first two ``/v2/`` of the scope header is the key of a model's scope:
+    ``HOST,`` when the path begins with it, and else ``,/NAMESPACE/NAME``. No host has a slash.
+    """
     return typed(
         "edge",
         "http.early_header_mutation.header_mutation.v3.HeaderMutation",
         mutations=[
             {"remove_on_match": {"key_matcher": {"prefix": OWN_HEADER_PREFIX}}},
-            _set_scope("%REQ(:path)%"),
+            _set_scope(
+                f"%REQ(:path):{len(_PROTOCOL)}%%REQ(:authority)%,{_PROTOCOL},%PATH(NQ)%{_PROTOCOL}"
+            ),
         ],
     )
 
 
 def _host_filters() -> list[Config]:
-    """Look for a model by host. Routes of a model switch these off, so only other calls pay."""
+    """Look by host for the model of a path that is not the protocol's, as those of gRPC are.
+
+    Routes of a model switch these off, so only other calls pay.
+    """
     mutate, reroute = FILTERS_HOST
     return [
         typed(
             mutate,
             "filters.http.header_mutation.v3.HeaderMutation",
-            mutations={"request_mutations": [_set_scope("/%REQ(:authority)%/-")]},
+            mutations={
+                "request_mutations": [_set_scope(f"{_PROTOCOL}%REQ(:authority)%,{_PROTOCOL}")]
+            },
         ),
         typed(reroute, "filters.http.set_filter_state.v3.Config", clear_route_cache=True),
     ]
@@ -86,7 +99,7 @@ def _counters() -> Config:
     # A client's own headers were removed, and routes set theirs before a pod is looked for, so that
     # these are right for every ending. Metadata would cost each request four microseconds more.
     arm = [
-        _tag(LABEL_ARM, "%UPSTREAM_CLUSTER%"),
+        _tag(LABEL_ARM, "%UPSTREAM_CLUSTER_RAW%"),
         _tag("cohort", f"%REQ({HEADER_COHORT})%"),
     ]
     answer = [
@@ -113,10 +126,7 @@ def _counters() -> Config:
 
 def _scoped_routes() -> Config:
     """One scope and one route table for each model, all from the operator."""
-    segment = {
-        "name": HEADER_SCOPE,
-        "element_separator": "/",
-    }
+    key = {"name": HEADER_SCOPE, "element_separator": _PROTOCOL, "index": 1}
     ads: Config = {
         "ads": {},
         "resource_api_version": "V3",
@@ -125,12 +135,7 @@ def _scoped_routes() -> Config:
     }
     return {
         "name": "models",
-        "scope_key_builder": {
-            "fragments": [
-                {"header_value_extractor": {**segment, "index": 1}},
-                {"header_value_extractor": {**segment, "index": 2}},
-            ]
-        },
+        "scope_key_builder": {"fragments": [{"header_value_extractor": key}]},
         "rds_config_source": ads,
         "scoped_rds": {"scoped_rds_config_source": ads},
     }

@@ -72,6 +72,8 @@ def cluster(key: ModelKey, revision: str) -> Resource:
     )
     message = cluster_pb2.Cluster(
         name=name,
+        # What routes call the revision that serves a request.
+        alt_stat_name=revision,
         type=cluster_pb2.Cluster.EDS,
         eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads),
         lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,

@@ -1,7 +1,7 @@
 """How a gateway finds a model's route table, and how it gets the next one before anybody is led there.
 
-A gateway looks up the scope by the first two segments of ``HEADER_SCOPE``: the path's own for a call
-by path, ``HOST/-`` for a call by host. All scopes of a model lead to the table that is in force. One more,
+A gateway looks up the scope by ``,/NAMESPACE/NAME`` for a call by path and by ``HOST,`` for a call by
+host (see the gateway's listener). All scopes of a model lead to the table that is in force. One more,
 the stage, leads to the next one: a gateway fetches and reads it for its sake, so that what is left to do
 for a change of the split is to lead the other scopes there, a few hundred bytes.
 """
@@ -14,7 +14,6 @@ from kohort.route.address import hosts, path_prefix
 from kohort.route.envoy.resource import Kind, Resource, resource
 from kohort.route.table import ModelKey
 
-SCOPE_BY_HOST = "-"
 STAGE = "stage"
 
 _Scope = scoped_route_pb2.ScopedRouteConfiguration
@@ -27,24 +26,17 @@ def routes_name(key: ModelKey, version: str) -> str:
 
 def scopes(key: ModelKey, version: str) -> tuple[Resource, ...]:
     """All ways by which clients come to a version of a model's table."""
-    segments = [(host, SCOPE_BY_HOST) for host in hosts(key)]
-    if path_prefix(key) is not None:
-        segments.insert(0, (key.namespace, key.name))
-    return tuple(
-        _scope(f"{key}/{first}/{second}", routes_name(key, version), first, second)
-        for first, second in segments
-    )
+    ways = [f"{host}," for host in hosts(key)]
+    if (prefix := path_prefix(key)) is not None:
+        ways.insert(0, f",{prefix}")
+    return tuple(_scope(f"{key}/{way}", routes_name(key, version), way) for way in ways)
 
 
 def stage(key: ModelKey, version: str) -> Resource:
-    """A way to a table that no request can take.
-
-    Gateways cut ``HEADER_SCOPE`` at every slash, so that none of its segments is equal to a key with one.
-    """
-    return _scope(f"{key}/{STAGE}", routes_name(key, version), str(key), STAGE)
+    """A way to a table that no request can take: a key that gateways make has a comma."""
+    return _scope(f"{key}/{STAGE}", routes_name(key, version), f"{key}/{STAGE}")
 
 
-def _scope(name: str, table: str, first: str, second: str) -> Resource:
-    fragment = _Scope.Key.Fragment
-    key = _Scope.Key(fragments=[fragment(string_key=first), fragment(string_key=second)])
+def _scope(name: str, table: str, way: str) -> Resource:
+    key = _Scope.Key(fragments=[_Scope.Key.Fragment(string_key=way)])
     return resource(Kind.SCOPE, name, _Scope(name=name, route_configuration_name=table, key=key))
