@@ -86,6 +86,8 @@ class Exchange:
         self._known: dict[ModelKey, Known] = {}
         self._open: set[Kind] = set()
         self._names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        # Tables that were sent right behind their stage, before the gateway could ask for them.
+        self._unasked: set[str] = set()
         self._in_flight: dict[str, Sent] = {}
         self._nonces = count(1)
         # Whether the gateway came with what another stream had sent it.
@@ -174,7 +176,9 @@ class Exchange:
         gone = set(request.resource_names_unsubscribe) - {WILDCARD}
         self._names[kind] |= names
         self._names[kind] -= gone
-        for name in names | gone:
+        satisfied = names & self._unasked
+        self._unasked -= names | gone
+        for name in (names - satisfied) | gone:
             if known := self._known.get(owner(name)):
                 known.sent[kind].pop(name, None)
                 known.held[kind].pop(name, None)
@@ -236,7 +240,12 @@ class Exchange:
         if not self._changed(model.key, Kind.SCOPE):
             return self._remove(Kind.SCOPE, known, keep=_ways(model))
         first = not known.sent[Kind.SCOPE]
-        arrived = model.routes_name in known.held[Kind.ROUTES] and _reaches(known, model)
+        # A gateway that refused the stage takes no notice of the table, and does not ask for it either.
+        arrived = (
+            model.routes_name in known.held[Kind.ROUTES]
+            and model.routes_name in self._names[Kind.ROUTES]
+            and _reaches(known, model)
+        )
         if not self._warm(model, known) or not (first or arrived):
             return []
         if first:
@@ -255,7 +264,12 @@ class Exchange:
         if _reaches(known, following) or not self._warm(following, known):
             return []
         self._forget_table(following, known)
-        return [self._response(Kind.SCOPE, [following.stage])]
+        responses = [self._response(Kind.SCOPE, [following.stage])]
+        if Kind.ROUTES in self._open:
+            # The gateway asks for the table once it has the stage: by then this is there.
+            self._unasked.add(following.routes_name)
+            responses.append(self._response(Kind.ROUTES, [following.routes]))
+        return responses
 
     def _forget_table(self, model: Model, known: Known) -> None:
         """Wait for the gateway to ask for a table that nothing led to: it let go of what it had."""
