@@ -452,3 +452,49 @@ def test_endpoints_of_equal_content_are_not_sent_again() -> None:
     exchange = connected(catalogue, gateway)
     assert not catalogue.publish(table(KEYS[0], "r1", "", 0), {"r1": (other, ENDPOINT)})
     assert exchange.update(KEYS[0]) == []
+
+
+def test_an_answer_about_a_table_that_was_let_go_of_since_does_not_count() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    first, second = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25))
+    catalogue.publish(first, both)
+    exchange = connected(catalogue, gateway)
+    catalogue.publish(second, both)
+    stage, pushed = exchange.update(KEYS[0])
+    gateway.take(stage)
+    gateway.take(pushed)
+    late = next(a for a in gateway.asks if a.response_nonce == pushed.nonce)
+    gateway.asks.remove(late)
+    wire = [r for ask in gateway.asks for r in exchange.receive(ask)]
+    gone = Request(type_url=Kind.ROUTES, resource_names_unsubscribe=[name_of(second)])
+    wire += exchange.receive(gone)
+    wire += exchange.receive(late)
+    assert not [r for r in wire if r.type_url == Kind.SCOPE]
+
+
+def test_a_table_behind_a_refused_stage_leads_nobody() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
+    catalogue.publish(table(KEYS[0], "r1", "r2", 5), both)
+    exchange = connected(catalogue, gateway)
+    before = gateway.in_force()
+    following = table(KEYS[0], "r1", "r2", 25)
+    gateway.refuses = {f"{KEYS[0]}/{STAGE}"}
+    catalogue.publish(following, both)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    assert gateway.in_force() == before
+    assert [refusal.version for refusal in exchange.refusals] == [following.version]
+
+
+def test_no_table_is_sent_before_its_clusters_are_there() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    catalogue.publish(table(KEYS[0], "r1", "", 0), {"r1": (ENDPOINT,)})
+    exchange = connected(catalogue, gateway)
+    before = gateway.in_force()
+    gateway.refuses = {cluster_name(KEYS[0], "r2")}
+    for following in (table(KEYS[0], "r1", "r2", 5), table(KEYS[0], "r2", "", 0)):
+        catalogue.publish(following, {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
+        settle(exchange, gateway, exchange.update(KEYS[0]))
+        assert set(gateway.has[Kind.ROUTES]) == set(before.values())
+        assert gateway.in_force() == before
