@@ -1,7 +1,7 @@
 """Rollouts through a Gateway API implementation that is not ours: Contour, which drives an Envoy.
 
-``python -m tests.bench.contour --contour PROGRAM [--rollouts 10]``, where PROGRAM is built from the Go
-module github.com/projectcontour/contour (docs/gateway-api.md says how). Clients of two cohorts send
+``python -m tests.bench.contour --contour PROGRAM [--rollouts 10] [--by-host]``, where PROGRAM is
+built from the Go module github.com/projectcontour/contour (docs/gateway-api.md says how). Clients of two cohorts send
 requests all the while; each answer tells by its factor which revision gave it.
 """
 
@@ -14,27 +14,25 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
-import msgspec.yaml
 
 from kohort.act import permissions
-from kohort.gateway.launcher import find_envoy
 from kohort.kube import from_kubeconfig
 from kohort_local.cluster import Cluster
 from kohort_local.gateway_api import crds
 from kohort_local.kubectl import Kubectl
-from tests.bench.slices import SlicingServer
+from tests.bench.contour_process import running
 from tests.component.operator_parts import free_port, install, make_model, operator
 
 CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
 NAME, CLIENTS, PERIOD = "burger", 20, 0.05
 STEPS = [{"weight": 20, "hold": "2s"}, {"weight": 60, "hold": "2s"}]
+HOST = "burger.example.com"
 PATIENCE = 90.0
 # Contour's Envoy listens this far above the port of a Gateway's listener.
 PORT_OFFSET = 8000
@@ -63,9 +61,9 @@ def manifests(port: int) -> list[Json]:
     ]
 
 
-def model(uri: str) -> Json:
+def model(uri: str, hosts: list[str]) -> Json:
     """A model of two cohorts behind the Gateway."""
-    gateway = {"parentRefs": [{"name": "public"}], "stepsByTime": True}
+    gateway = {"parentRefs": [{"name": "public"}], "stepsByTime": True, "hostnames": hosts}
     staff = [{"headers": [{"name": "x-org", "values": ["acme", "other"]}]}]
     return {
         "apiVersion": "kohort.dev/v1alpha1",
@@ -82,19 +80,6 @@ def model(uri: str) -> Json:
             ],
         },
     }
-
-
-@asynccontextmanager
-async def process(log: Path, *command: str) -> AsyncIterator[None]:
-    """A program of which the output goes to ``log``, ended afterwards."""
-    with log.open("wb") as output:
-        started = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            started.kill()
-        await started.wait()
 
 
 class Clients:
@@ -146,101 +131,43 @@ def prepare(cluster: Cluster, contour: Path, directory: Path, gateway: int) -> P
 
 
 async def measure(
-    cluster: Cluster, contour: Path, directory: Path, gateway: int, rollouts: int
+    cluster: Cluster,
+    contour: Path,
+    directory: Path,
+    gateway: int,
+    rollouts: int,
+    by_host: bool,
 ) -> None:
     """Prints what clients were answered in each rollout."""
     kubectl = Kubectl(cluster.kubeconfig)
-    api, xds, health, debug = (free_port() for _ in range(4))
     uris = [make_model(directory / f"{n}.onnx", float(n)).as_uri() for n in range(1, rollouts + 2)]
-    server = from_kubeconfig(cluster.kubeconfig)
-    config = directory / "contour.yaml"
-    config.write_bytes(
-        msgspec.yaml.encode({"gateway": {"gatewayRef": {"namespace": "default", "name": "public"}}})
-    )
-    plain = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
-        "current-context": "c",
-    }
-    (directory / "contour.kubeconfig").write_bytes(msgspec.yaml.encode(plain))
+    hosts = [HOST] if by_host else []
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        admin = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=server.tls()))
-        )
-        tasks = [group.create_task(SlicingServer(server, admin).run(api))]
-        await asyncio.sleep(1)
-        await stack.enter_async_context(
-            process(
-                directory / "contour.log",
-                str(contour),
-                "serve",
-                "--insecure",
-                "--disable-leader-election",
-                # Not of the standard channel, or not in this version.
-                *(
-                    f"--disable-feature={k}"
-                    for k in ("tlsroutes", "tcproutes", "backendtlspolicies")
-                ),
-                f"--kubeconfig={directory / 'contour.kubeconfig'}",
-                f"--config-path={config}",
-                "--xds-address=127.0.0.1",
-                f"--xds-port={xds}",
-                "--http-address=127.0.0.1",
-                f"--http-port={health}",
-                "--health-address=127.0.0.1",
-                f"--health-port={health}",
-                "--debug-http-address=127.0.0.1",
-                f"--debug-http-port={debug}",
-                "--envoy-service-http-address=127.0.0.1",
-                "--stats-address=127.0.0.1",
-                f"--stats-port={free_port()}",
-            )
-        )
-        bootstrap = directory / "envoy.json"
-        async with process(
-            directory / "bootstrap.log",
-            str(contour),
-            "bootstrap",
-            str(bootstrap),
-            "--xds-address=127.0.0.1",
-            f"--xds-port={xds}",
-            f"--admin-address={directory / 'admin.sock'}",
-        ):
-            await until("a bootstrap file", bootstrap.exists)
-            await asyncio.sleep(0.5)
-        await stack.enter_async_context(
-            process(
-                directory / "envoy.log",
-                find_envoy({}),
-                "--config-path",
-                str(bootstrap),
-                *("--service-cluster", "default", "--service-node", "one"),
-                *("--concurrency", "1", "--use-dynamic-base-id"),
-            )
-        )
+        server = from_kubeconfig(cluster.kubeconfig)
+        await stack.enter_async_context(running(server, contour, directory))
         clients = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         )
-        url = f"http://127.0.0.1:{gateway}/default/{NAME}/v2/models/{NAME}/infer"
-        await rollout(kubectl, uris[0])
-        seen = Clients(url, clients)
+        prefix = "" if by_host else f"/default/{NAME}"
+        url = f"http://127.0.0.1:{gateway}{prefix}/v2/models/{NAME}/infer"
+        await rollout(kubectl, uris[0], hosts)
+        seen, tasks = Clients(url, clients), []
         for number in range(CLIENTS):
             cohort, headers = [("staff", {"x-org": "acme"}), ("everyone", {})][number % 2]
-            tasks.append(group.create_task(seen.run(cohort, headers)))
+            named = {"Host": HOST} if by_host else {}
+            tasks.append(group.create_task(seen.run(cohort, {**headers, **named})))
         print("| rollout | cohort | answers of the old revision, of the new, lost |\n|---|---|---|")
         for number in range(1, rollouts + 1):
             seen.answers.clear()
-            await rollout(kubectl, uris[number])
+            await rollout(kubectl, uris[number], hosts)
             row(number, seen.answers, f"{number}", f"{number + 1}")
         for task in tasks:
             task.cancel()
 
 
-async def rollout(kubectl: Kubectl, uri: str) -> None:
+async def rollout(kubectl: Kubectl, uri: str, hosts: list[str]) -> None:
     """Applies a model and waits until it serves everybody."""
-    kubectl.apply(model(uri))
+    kubectl.apply(model(uri, hosts))
 
     def arrived() -> bool:
         found = kubectl.get("mdep", NAME, "-n", "default")
@@ -271,6 +198,7 @@ def main() -> None:
         "--contour", type=Path, required=True, help="the program, its CRDs beside it"
     )
     parser.add_argument("--rollouts", type=int, default=10)
+    parser.add_argument("--by-host", action="store_true", help="call a host instead of a path")
     parser.add_argument("--logs", type=Path, help="keep the programs' logs in this folder")
     arguments = parser.parse_args()
     server = str(shutil.which("kohort-server", path=str(Path(sys.executable).parent)))
@@ -282,7 +210,14 @@ def main() -> None:
             account = prepare(cluster, arguments.contour, directory, gateway)
             with operator(account, "one", directory / "operator.log", ["--gateway-api"]):
                 asyncio.run(
-                    measure(cluster, arguments.contour, directory, gateway, arguments.rollouts)
+                    measure(
+                        cluster,
+                        arguments.contour,
+                        directory,
+                        gateway,
+                        arguments.rollouts,
+                        arguments.by_host,
+                    )
                 )
 
 

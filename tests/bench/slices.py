@@ -32,20 +32,26 @@ class SlicingServer:
         self._changed = asyncio.Condition()
         self._history: list[tuple[int, Json]] = []
 
-    async def run(self, port: int) -> None:
-        """Serves until cancelled."""
+    async def start(self, port: int) -> None:
+        """Serves, with the slices of what there is now, until :meth:`stop`."""
         app = web.Application(client_max_size=1 << 24)
         app.router.add_route("GET", SLICES, self._answer_slices)
         app.router.add_route("*", "/{path:.*}", self._pass_on)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        try:
-            while True:
-                await self._look()
-                await asyncio.sleep(TICK_SECONDS)
-        finally:
-            await runner.cleanup()
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await self._look()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        self._looking = asyncio.create_task(self._go_on())
+
+    async def stop(self) -> None:
+        """Ends it."""
+        self._looking.cancel()
+        await self._runner.cleanup()
+
+    async def _go_on(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            await self._look()
 
     async def _look(self) -> None:
         services = await self._list("/api/v1/services")

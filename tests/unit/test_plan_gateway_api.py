@@ -88,9 +88,12 @@ def test_a_step_with_all_clients_compares_nothing_anywhere_and_goes_by_time() ->
     cluster.until(Cluster.finished)
 
 
-def test_that_clients_do_not_stick_is_said_of_portable_models_alone() -> None:
-    assert condition(serving(portable(1)).status, "Sticky") == ("False", "NotExpressible")
-    assert condition(serving(model(1)).status, "Sticky") is None
+def test_what_such_a_gateway_cannot_do_is_said_of_models_behind_one_alone() -> None:
+    portable_status, own_status = serving(portable(1)).status, serving(model(1)).status
+    assert condition(portable_status, "Sticky") == ("False", "NotExpressible")
+    assert condition(portable_status, "Compared") == ("False", "NoCounters")
+    assert condition(own_status, "Sticky") is None
+    assert condition(own_status, "Compared") is None
 
 
 def test_a_gateway_that_no_longer_follows_is_told_also_when_nothing_is_under_way() -> None:

@@ -12,6 +12,10 @@ _NOT_STICKY = (
     "a Gateway API gateway splits request by request: a client meets both revisions during a rollout; "
     "route.type Envoy keeps it on one"
 )
+_NOT_COMPARED = (
+    "Kohort cannot read the counters of a Gateway API gateway: nothing is rolled back by itself, and "
+    "analysis and onFailure decide nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ def conditions(context: Context, status: Status) -> Iterator[Told]:
     """Conditions that only some models have."""
     if not context.own_gateways:
         yield Told("Sticky", False, "NotExpressible", _NOT_STICKY)
+        yield Told("Compared", False, "NoCounters", _NOT_COMPARED)
         if unrouted(context, status):
             yield Told("RoutesAccepted", False, "Waiting", context.awaited_gateways())
         else:
