@@ -1,8 +1,8 @@
 """Rollouts through a Gateway API implementation that is not ours: Contour, which drives an Envoy.
 
 ``python -m tests.bench.contour --contour PROGRAM [--rollouts 10] [--by-host]``, where PROGRAM is
-built from the Go module github.com/projectcontour/contour (docs/gateway-api.md says how). Clients of two cohorts send
-requests all the while; each answer tells by its factor which revision gave it.
+built from the Go module github.com/projectcontour/contour (docs/gateway-api.md says how). Clients of
+two cohorts send requests all the while; each answer tells by its factor which revision gave it.
 """
 
 from __future__ import annotations
