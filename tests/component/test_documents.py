@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.component.gateway_api_parts import install_crds
+
 ROOT = Path(__file__).parents[2]
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -28,6 +30,7 @@ SHOWN = dict(shown())
 def test_what_documents_show_is_accepted(kubectl: Callable[..., str], place: str) -> None:
     kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     kubectl("wait", "--for=condition=Established", "crd/modeldeployments.kohort.dev")
+    install_crds(kubectl)
     created = kubectl(
         "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=SHOWN[place]
     )

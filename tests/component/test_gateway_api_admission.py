@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 
 from kohort.act.addresses import name_service, revision_service, route
-from kohort.act.children import ROUTES, SERVICES, Kind, covers
+from kohort.act.children import ROUTES, SERVICES, Children, Kind, Known, Obstacle, covers
 from kohort.act.manifests import Owner
-from kohort.kube import Kube, from_kubeconfig
+from kohort.kube import ApiError, Kube, from_kubeconfig
 from kohort.route.gateway_api.matches import NotExpressible
 from kohort.route.gateway_api.routes import render
 from kohort_local.cluster import Cluster
@@ -57,6 +58,22 @@ async def test_every_route_that_is_rendered_is_admitted_and_kept_as_it_is(kube: 
             assert covers(await stored(kube, ROUTES[rendered.kind], manifest), rendered.spec)
         admitted += 1
     assert admitted >= TABLES
+
+
+async def test_a_kind_that_the_cluster_does_not_know_is_told(kube: Kube) -> None:
+    manifest = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "x"}}
+    with pytest.raises(Obstacle, match="there can be no things"):
+        await Children(kube).ensure(OWNER, Kind("/apis/example.com/v1", "things"), manifest, None)
+
+
+async def test_what_is_gone_before_it_is_changed_is_no_obstacle_and_tried_again(
+    kube: Kube,
+) -> None:
+    manifest = name_service(OWNER, "gateway.example")
+    known = Known("11111111-1111-1111-1111-111111111111", OWNER.uid, b"{}")
+    with pytest.raises(ApiError) as refused:
+        await Children(kube).ensure(OWNER, SERVICES, manifest, known)
+    assert refused.value.status == 404
 
 
 async def test_services_are_admitted_and_kept_as_they_are(kube: Kube) -> None:

@@ -42,8 +42,8 @@ class Known:
     spec: bytes
 
 
-class Taken(Exception):
-    """An object of the name that is wanted is there and belongs to somebody else."""
+class Obstacle(Exception):
+    """Something stands in the way that a person has to remove; says what."""
 
 
 class _Reference(msgspec.Struct):
@@ -81,12 +81,12 @@ class Children:
         """Makes an object be as in ``manifest``; returns it as JSON, None when it already is.
 
         Raises:
-            Taken: it belongs to somebody else, who keeps it as it is.
+            Obstacle: it belongs to somebody else, who keeps it as it is; or the cluster has no such kind.
         """
         name = manifest["metadata"]["name"]
         if known is not None:
             if known.owner != owner.uid:
-                raise Taken(_told(kind, name))
+                raise Obstacle(_told(kind, name))
             if covers(msgspec.json.decode(known.spec), manifest["spec"]):
                 return None
             return await self._change(owner, kind, manifest, known.uid)
@@ -95,13 +95,16 @@ class Children:
             path = kind.path(owner.namespace)
             return await self._kube.call("POST", path, params=params, body=manifest)
         except ApiError as error:
+            if error.status == NOT_FOUND:
+                told = f"there can be no {kind.plural}: {error.message}; are their CRDs installed?"
+                raise Obstacle(told) from error
             if error.reason != ALREADY_EXISTS:
                 raise
         # Ours, if a former leader made it a moment ago or somebody took our labels off it.
         content = await self._kube.call("GET", kind.path(owner.namespace, name))
         found = _FOUND.decode(content).metadata
         if owner.uid not in [reference.uid for reference in found.owner_references]:
-            raise Taken(_told(kind, name))
+            raise Obstacle(_told(kind, name))
         return await self._change(owner, kind, manifest, found.uid)
 
     async def remove(self, owner: Owner, kind: Kind, name: str, uid: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from kohort.act import addresses
-from kohort.act.children import ROUTES, SERVICES, Children, Kind, Known, Taken, covers
+from kohort.act.children import ROUTES, SERVICES, Children, Kind, Known, Obstacle, covers
 from kohort.act.merge import Json
 from kohort.api.quantity import seconds
 from kohort.kube import ApiError
@@ -23,8 +23,8 @@ from kohort.route.gateway_api.routes import RouteKind, backends, parent_refs, re
 from kohort.route.table import ModelKey, RouteTable
 from kohort.runtime.models import Model
 
-# Answers that mean that trying the same again at once is of no use; 404: no such kind of object.
-REFUSED = frozenset({400, 403, 404, 422})
+# Answers that mean that trying the same again at once is of no use.
+REFUSED = frozenset({400, 403, 422})
 REFUSED_SECONDS = 30.0
 _OFF = (
     "this operator does not write Gateway API routes: start it with --gateway-api, and with the permissions "
@@ -113,7 +113,7 @@ class Addresses:
                 service = addresses.name_service(model.owner, self._gateway)
                 await self._ensure(model, SERVICES, service, self._services)
             self._obstacles.pop(model.key, None)
-        except (Taken, ApiError) as error:
+        except (Obstacle, ApiError) as error:
             if isinstance(error, ApiError) and error.status not in REFUSED:
                 raise
             self._obstacles[model.key] = str(error)[:900]
