@@ -24,6 +24,7 @@ from tests.gateway_api_tables import (
 )
 
 GATEWAY = GatewayAPI(parent_refs=(ParentRef(name="public", namespace="infra"),))
+BY_HOST = GatewayAPI(parent_refs=GATEWAY.parent_refs, hostnames=("burger.example.com",))
 PATH = "/shop/burger/v2/models/burger/infer"
 requests = st.dictionaries(st.sampled_from(NAMES), st.sampled_from((*VALUES, "other")))
 
@@ -48,9 +49,9 @@ def rendered(*cohorts: CohortRoute, gateway: GatewayAPI = GATEWAY) -> Json:
     return render(table(*cohorts), gateway)[0].spec
 
 
-def refusal(*cohorts: CohortRoute) -> str:
+def refusal(*cohorts: CohortRoute, gateway: GatewayAPI = GATEWAY) -> str:
     with pytest.raises(NotExpressible) as refused:
-        render(table(*cohorts), GATEWAY)
+        render(table(*cohorts), gateway)
     return str(refused.value)
 
 
@@ -97,8 +98,7 @@ def test_without_hosts_a_model_is_called_by_its_path() -> None:
 
 
 def test_hosts_of_its_own_need_no_rewriting() -> None:
-    hosts = GatewayAPI(parent_refs=GATEWAY.parent_refs, hostnames=("burger.example.com",))
-    spec = rendered(EVERYONE, gateway=hosts)
+    spec = rendered(EVERYONE, gateway=BY_HOST)
     assert spec["hostnames"] == ["burger.example.com"]
     assert [f["type"] for f in spec["rules"][0]["filters"]] == ["RequestHeaderModifier"]
     assert spec["rules"][0]["matches"][0]["path"]["value"] == "/v2"
@@ -141,9 +141,10 @@ def test_a_canary_is_known_before_it_has_clients_and_stable_after() -> None:
         assert weights == {"burger-1": 100 - weight, "burger-2": weight}
 
 
-def test_a_cohort_that_nobody_can_belong_to_is_no_rule_for_everybody() -> None:
+@pytest.mark.parametrize("gateway", [GATEWAY, BY_HOST], ids=["by path", "by host"])
+def test_a_cohort_that_nobody_can_belong_to_is_no_rule_for_everybody(gateway: GatewayAPI) -> None:
     nobody = cohort("nobody", header("x-org", "acme") + header("x-org", "other"))
-    (rule,) = rendered(nobody, EVERYONE)["rules"]
+    (rule,) = rendered(nobody, EVERYONE, gateway=gateway)["rules"]
     assert rule["filters"][0]["requestHeaderModifier"]["set"][0]["value"] == "everyone"
 
 
@@ -179,8 +180,11 @@ def test_values_beyond_the_limit_of_a_rule_are_refused_before_they_are_written_o
 
 def test_values_beyond_the_limit_of_a_route_are_refused() -> None:
     many = tuple(f"v{number}" for number in range(64))
-    told = refusal(cohort("a", header("x-a", *many)), cohort("b", header("x-b", *many)), EVERYONE)
-    assert "129 matches" in told
+    first = cohort("a", header("x-a", *many))
+    fits = rendered(first, cohort("b", header("x-b", *many[:63])), EVERYONE, gateway=BY_HOST)
+    assert [len(rule["matches"]) for rule in fits["rules"]] == [64, 63, 1]
+    second = cohort("b", header("x-b", *many))
+    assert "129 matches" in refusal(first, second, EVERYONE, gateway=BY_HOST)
 
 
 def test_a_route_by_path_has_one_match_in_each_rule_and_says_that_hosts_allow_more() -> None:
