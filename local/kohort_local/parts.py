@@ -125,6 +125,7 @@ class Layout:
             "--controllers=*,-persistentvolume-attach-detach-controller,"
             "-persistentvolume-binder-controller,-persistentvolume-expander-controller,"
             "-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller",
+            "--horizontal-pod-autoscaler-sync-period=2s",  # nobody waits 15 s for a laptop
             "--kube-api-qps=200",
             "--kube-api-burst=400",
         ]

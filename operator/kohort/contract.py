@@ -16,6 +16,8 @@ LABEL_MODEL = "kohort.dev/model"
 LABEL_REVISION = "kohort.dev/revision"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_COMPONENT = "app.kubernetes.io/component"
+# The node label that NVIDIA's GPU feature discovery writes.
+LABEL_GPU_PRODUCT = "nvidia.com/gpu.product"
 # What was last applied, so that a pass that would change nothing writes nothing.
 ANNOTATION_APPLIED = "kohort.dev/applied-hash"
 # On pods: when a person last wanted fresh ones.

@@ -113,6 +113,8 @@ ACCEPTED: dict[str, Spec] = {
             {"name": "public", "namespace": "infra"},
         ]
     ),
+    "gpus that are swapped": {"replicas": 4, "gpu": {"capacity": "Swap"}},
+    "a claim template": {"gpu": {"claimTemplate": "half-a-gpu"}},
 }
 
 
@@ -122,6 +124,14 @@ def test_this_is_accepted(api: Kubectl, spec: Spec) -> None:
 
 
 REFUSED: dict[str, tuple[Spec, str]] = {
+    "a claim template beside a number of GPUs": (
+        {"gpu": {"claimTemplate": "half-a-gpu", "count": 2}},
+        "with claimTemplate, the ResourceClaimTemplate says which devices and how many",
+    ),
+    "a claim template beside products": (
+        {"gpu": {"claimTemplate": "half-a-gpu", "products": ["NVIDIA-L4"]}},
+        "with claimTemplate, the ResourceClaimTemplate says which devices and how many",
+    ),
     "a gateway that is not named": (
         {"route": {"type": "GatewayAPI"}},
         "set gatewayAPI with type GatewayAPI",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.reading import Count, Reading
+from kohort.analysis.shares import requests, shares
 from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
 from kohort.api.status import CohortStatus, Status
 from kohort.plan.capacity import awaits_gateways
@@ -53,7 +54,10 @@ class Pods:
 
 @dataclass
 class Cluster:
-    """The world around the planner. Nothing happens in it by itself."""
+    """The world around the planner. Nothing happens in it by itself.
+
+    ``gpus``: pods that can be ready at once; None: any number.
+    """
 
     spec: Spec
     status: Status = field(default_factory=Status)
@@ -64,6 +68,8 @@ class Cluster:
     gateways: dict[str, RouteTable | None] = field(default_factory=lambda: {"gateway-a": None})
     counters: dict[str, dict[str, dict[str, Count]]] = field(default_factory=dict)
     unread: dict[str, Reading] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    gpus: int | None = None
     bad: set[str] = field(default_factory=set)
     command: str = ""
     events: list[Event] = field(default_factory=list)
@@ -104,6 +110,7 @@ class Cluster:
             ),
             readings=self.unread,
             command=self.command,
+            shares=self.shares,
         )
 
     def decide(self, *, actions_done: int | None = None, pods_seen: World | None = None) -> Outcome:
@@ -143,10 +150,18 @@ class Cluster:
         self.now += timedelta(seconds=seconds)
 
     def start_pods(self) -> None:
-        """All pods become ready that can."""
+        """All pods become ready that can: those of the oldest Deployments first."""
         for pods in self.pods.values():
-            if pods.problem is None:
-                pods.ready = pods.wanted
+            if pods.problem is not None:
+                continue
+            while pods.ready < pods.wanted and self.start_pod(pods):
+                pass
+
+    def start_pod(self, pods: Pods) -> bool:
+        """One more pod becomes ready, if there is a GPU for it."""
+        free = self.gpus is None or sum(p.ready for p in self.pods.values()) < self.gpus
+        pods.ready += free
+        return free
 
     def update_gateways(self) -> None:
         """Every gateway takes the routes that status wants."""
@@ -179,6 +194,8 @@ class Cluster:
             )
             for cohort in self.spec.cohorts
         }
+        if not unreachable:
+            self.shares = shares({}, requests(self.unread)) or self.shares
 
     def tick(self, seconds: float = 5) -> Outcome:
         """Everything goes well for some seconds."""

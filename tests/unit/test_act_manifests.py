@@ -71,6 +71,20 @@ def test_gpus_are_asked_for_with_their_product_and_their_taint_tolerated() -> No
     assert template["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
+def test_a_claim_template_takes_the_place_of_a_resource() -> None:
+    template = pod_template(OWNER, "burger-1", spec(gpu={"claimTemplate": "half-a-gpu"}), "image:1")
+    assert template["spec"]["resourceClaims"] == [
+        {"name": "gpu", "resourceClaimTemplateName": "half-a-gpu"}
+    ]
+    assert server(template)["resources"] == {"claims": [{"name": "gpu"}]}
+
+
+def test_a_mig_profile_is_a_resource_like_another() -> None:
+    gpu = {"resource": "nvidia.com/mig-1g.10gb"}
+    template = pod_template(OWNER, "burger-1", spec(gpu=gpu), "image:1")
+    assert server(template)["resources"] == {"limits": {"nvidia.com/mig-1g.10gb": 1}}
+
+
 def test_the_overlay_wins_but_never_over_the_labels_that_select_pods() -> None:
     overlay = {
         "metadata": {"labels": {LABEL_REVISION: "other", "team": "fries"}},

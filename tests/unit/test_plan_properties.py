@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
+from fractions import Fraction
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,9 +15,10 @@ from msgspec import structs
 from kohort.analysis.timestamps import from_time
 from kohort.api.command import Command, Verb, command_id
 from kohort.api.quantity import seconds
-from kohort.api.spec import OnFailure, Pause, Spec
+from kohort.api.spec import GPU, GPUCapacity, OnFailure, Pause, Spec
 from kohort.api.status import CohortPhase, CohortStatus, Decision, Status, Urged, Verdict
-from kohort.plan.capacity import DRAIN, UNSCHEDULABLE, pods_for
+from kohort.plan.capacity import DRAIN, UNSCHEDULABLE
+from kohort.plan.context import revision_of
 from kohort.plan.outcome import EnsureDeployment, Outcome, RecordRevision, RemoveDeployment
 from kohort.plan.planner import Identity, plan
 from kohort.plan.world import Gateways, Problem, World
@@ -54,6 +57,7 @@ SPECS = st.builds(
     on_failure=st.sampled_from(list(OnFailure)),
     keep_warm=st.sampled_from(["5s", "30s"]),
     history_limit=st.integers(1, 4),
+    gpu=st.sampled_from([None, GPU(capacity=GPUCapacity.SWAP)]),
 )
 COMMANDS = st.builds(
     Command,
@@ -92,11 +96,75 @@ def ensured(outcome: Outcome) -> dict[str, int]:
     return {a.revision: a.replicas for a in outcome.actions if isinstance(a, EnsureDeployment)}
 
 
+def load(status: Status, revision: str, *, unknown: bool) -> Fraction:
+    """Which part of the model's clients a status has on a revision: by shares, or at the most."""
+    known = {c.name: 0 if unknown else c.share for c in status.cohorts}
+    if not all(known.values()):
+        known = dict.fromkeys(known, 1)
+    on = {
+        c.name: c.weight * (c.canary == revision) + (100 - c.weight) * (c.stable == revision)
+        for c in status.cohorts
+    }
+    if unknown:
+        return Fraction(max(on.values()), 100)
+    whole = 100 * sum(share or 0 for share in known.values())
+    return Fraction(sum((known[name] or 0) * weight for name, weight in on.items()), whole)
+
+
+def pods_due(spec: Spec, status: Status, revision: str, before: Status) -> int:
+    """The fewest pods with which a revision may have the clients that a status gives it.
+
+    Where there are no spare pods, whoever had clients ``before`` still holds one.
+    """
+    if swaps(spec):
+        both = (*before.cohorts, *status.cohorts)
+        having = {r for c in both for r in clients_of(c)} - {revision}
+        return min(
+            math.ceil(spec.replicas * load(status, revision, unknown=False)),
+            max(1, spec.replicas - len(having)),
+        )
+    due = spec.replicas * load(status, revision, unknown=True)
+    if all(c.share for c in status.cohorts):
+        due = min(due, 2 * spec.replicas * load(status, revision, unknown=False))
+    return math.ceil(due)
+
+
+def swaps(spec: Spec) -> bool:
+    """Whether there are no pods beyond replicas."""
+    return spec.gpu is not None and spec.gpu.capacity is GPUCapacity.SWAP
+
+
+def clients_of(cohort: CohortStatus) -> set[str]:
+    """Revisions on which a cohort has clients."""
+    stable = {cohort.stable} if cohort.stable and cohort.weight < 100 else set()
+    return stable | ({cohort.canary} if cohort.weight else set())
+
+
 def capacity_comes_before_weight(cluster: Cluster, world: World, outcome: Outcome) -> None:
     for old, new in pairs(cluster.status, outcome.status):
         if new.weight > old.weight:
             ready = world.capacity[new.canary].ready
-            assert ready >= pods_for(cluster.spec.replicas, new.weight)
+            assert ready >= pods_due(cluster.spec, outcome.status, new.canary, cluster.status)
+
+
+def clients_of_a_working_canary_come_back_to_pods_that_are_ready(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    for old, new in pairs(cluster.status, outcome.status):
+        rejected = new.decisions and new.decisions[0].action == "RolledBack" and not new.canary
+        if new.weight >= old.weight or old.weight == 100 or rejected:
+            continue
+        stable = revision_of(cluster.status, old.stable)
+        since = stable.preparing_since if stable else None
+        late = since and from_time(since) + timedelta(minutes=10) <= cluster.now
+        ready = {name: c.ready for name, c in world.capacity.items()}
+        short = ready.get(old.canary, 0) < pods_due(
+            cluster.spec, cluster.status, old.canary, cluster.status
+        )
+        enough = ready.get(old.stable, 0) >= pods_due(
+            cluster.spec, outcome.status, old.stable, cluster.status
+        )
+        assert enough or short or late
 
 
 def a_first_revision_serves_only_when_all_its_pods_are_ready(
@@ -119,7 +187,7 @@ def weight_rises_only_to_the_next_step_and_only_from_routes_in_effect(
             assert old.canary == new.canary
             plain = steps[new.name]
             expected = plain[new.step].weight if new.step < len(plain) else 100
-            assert new.weight == expected
+            assert new.weight == expected or (swaps(cluster.spec) and new.weight < expected)
 
 
 def a_step_with_a_gate_is_left_only_with_its_evidence(
@@ -191,7 +259,7 @@ def promotion_changes_no_pods(cluster: Cluster, world: World, outcome: Outcome) 
         if old.stable and new.stable != old.stable:
             assert (old.canary, old.weight) == (new.stable, 100)
             assert RemoveDeployment(new.stable) not in outcome.actions
-            if new.stable in world.recorded:
+            if new.stable in world.recorded and not swaps(cluster.spec):
                 assert ensured(outcome)[new.stable] == cluster.spec.replicas
 
 
@@ -205,9 +273,40 @@ def what_was_rejected_is_not_tried_again(cluster: Cluster, world: World, outcome
 
 
 def stable_revisions_keep_all_their_pods(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    if swaps(cluster.spec):
+        return
     for cohort in outcome.status.cohorts:
         if cohort.stable in world.recorded:
             assert ensured(outcome)[cohort.stable] == cluster.spec.replicas
+
+
+def pods_that_swap_are_never_more_than_replicas(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    in_use = {r for c in outcome.status.cohorts for r in (c.stable, c.canary) if r}
+    if not swaps(cluster.spec) or not world.gateways.in_effect or not in_use:
+        return
+    if outcome.status.cohorts != cluster.status.cohorts:
+        return  # pods go only after their clients
+    wanted = sum(
+        a.replicas
+        for a in outcome.actions
+        if isinstance(a, EnsureDeployment) and a.revision in in_use
+    )
+    assert wanted <= max(cluster.spec.replicas, len(in_use))
+
+
+def whoever_has_clients_is_a_few_pods_short_at_most(
+    cluster: Cluster, world: World, outcome: Outcome
+) -> None:
+    replicas = cluster.spec.replicas
+    wanted = {a.revision: a.replicas for a in outcome.actions if isinstance(a, EnsureDeployment)}
+    for revision in {r for c in outcome.status.cohorts for r in clients_of(c)} & set(wanted):
+        others = {r for c in outcome.status.cohorts for r in (c.stable, c.canary) if r}
+        few = len(others) * (max(1, replicas // 4) + 1) if swaps(cluster.spec) else 0
+        assert wanted[revision] >= max(
+            1, pods_due(cluster.spec, outcome.status, revision, cluster.status) - few
+        )
 
 
 def canaries_have_the_pods_that_any_gateway_still_needs(
@@ -215,11 +314,12 @@ def canaries_have_the_pods_that_any_gateway_still_needs(
 ) -> None:
     replicas = ensured(outcome)
     former = {r.name: r.replicas for r in cluster.status.revisions}
+    if all(table == cluster.table() for table in cluster.gateways.values()):
+        return
     for table in cluster.gateways.values():
         for route in table.cohorts if table else ():
             if route.canary in replicas and route.weight:
-                needed = pods_for(cluster.spec.replicas, route.weight)
-                assert replicas[route.canary] >= min(needed, former[route.canary])
+                assert replicas[route.canary] >= min(cluster.spec.replicas, former[route.canary])
 
 
 def routes_leave_before_pods_go(cluster: Cluster, world: World, outcome: Outcome) -> None:
@@ -325,7 +425,10 @@ INVARIANTS = (
     a_pause_holds_every_cohort,
     promotion_changes_no_pods,
     what_was_rejected_is_not_tried_again,
+    clients_of_a_working_canary_come_back_to_pods_that_are_ready,
     stable_revisions_keep_all_their_pods,
+    pods_that_swap_are_never_more_than_replicas,
+    whoever_has_clients_is_a_few_pods_short_at_most,
     canaries_have_the_pods_that_any_gateway_still_needs,
     routes_leave_before_pods_go,
     a_former_revision_stays_warm,
@@ -430,7 +533,8 @@ class AnyRollout(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_pod_becomes_ready(self, data: st.DataObject) -> None:
         pods = self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]
-        pods.ready = min(pods.wanted, pods.ready + 1)
+        if pods.ready < pods.wanted:
+            self.cluster.start_pod(pods)
 
     @precondition(lambda self: self.cluster.pods)
     @rule(data=st.data(), sick=st.booleans())
@@ -454,6 +558,10 @@ class AnyRollout(RuleBasedStateMachine):
         if self.cluster.gateways.pop(name, self) is self:
             self.cluster.gateways[name] = None
             self.cluster.counters.pop(name, None)
+
+    @rule(gpus=st.sampled_from([None, 1, 2, 5]))
+    def gpus_get_scarce_or_plenty(self, gpus: int | None) -> None:
+        self.cluster.gpus = gpus
 
     @rule(requests=st.sampled_from([1, 40, 400]))
     def clients_send_requests(self, requests: int) -> None:
@@ -483,6 +591,10 @@ class AnyRollout(RuleBasedStateMachine):
         for pods in cluster.pods.values():
             pods.problem = None
         cluster.gateways.setdefault("gateway-a", None)
+        if not swaps(cluster.spec):
+            cluster.gpus = None
+        else:
+            cluster.gpus = max(cluster.spec.replicas, 3)
         cluster.until(at_rest, ticks=200)
         settled = cluster.status
         cluster.now += timedelta(days=1)

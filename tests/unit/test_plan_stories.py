@@ -7,7 +7,7 @@ from msgspec import structs
 
 from kohort.analysis.reading import Count
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
-from kohort.plan.capacity import awaits_gateways, pods_for
+from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
 from kohort.plan.planner import Identity, plan
 from kohort.plan.revisions import revision_name
@@ -475,16 +475,6 @@ def test_a_first_revision_that_never_served_goes_without_any_gateway() -> None:
         cluster.pass_time(seconds)
         cluster.decide()
     assert list(cluster.pods) == [cluster.desired]
-
-
-@pytest.mark.parametrize(
-    ("replicas", "weight", "pods"),
-    [(1, 1, 1), (4, 5, 1), (4, 25, 1), (4, 26, 2), (4, 50, 2), (10, 91, 10), (4, 100, 4)],
-)
-def test_a_weight_needs_its_share_of_the_pods_rounded_up(
-    replicas: int, weight: int, pods: int
-) -> None:
-    assert pods_for(replicas, weight) == pods
 
 
 def test_a_step_says_until_when_it_holds_and_what_was_seen() -> None:

@@ -19,6 +19,7 @@ def pod(
     last_state: dict[str, object] | None = None,
     init: bool = False,
     metadata: dict[str, object] | None = None,
+    spec: dict[str, object] | None = None,
 ) -> Pod:
     """A pod as the API server would tell of it."""
     container = {
@@ -39,6 +40,7 @@ def pod(
                     "labels": {"kohort.dev/model": "burger", "kohort.dev/revision": "burger-1"},
                     **(metadata or {}),
                 },
+                "spec": spec or {},
                 "status": {
                     "podIP": "127.64.0.9",
                     "conditions": conditions or [],
@@ -116,11 +118,79 @@ def test_memory_that_ran_out_says_which_limit_to_raise() -> None:
 def test_a_missing_gpu_is_told_apart_from_a_full_cluster() -> None:
     gpu = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
     full = {**UNSCHEDULABLE, "message": "0/3 nodes are available: 3 Insufficient cpu."}
-    found = pod(conditions=[gpu])
-    assert found.problem is not None
-    assert found.problem.reason == "WaitingForGPU"
-    assert found.problem.message.startswith("no node has enough nvidia.com/gpu free")
+    assert reason(pod(conditions=[gpu])) == "WaitingForGPU"
     assert reason(pod(conditions=[full])) == "Unschedulable"
+
+
+def gpu_pod(
+    message: str, *products: str, resource: str = "nvidia.com/gpu", claims: bool = False
+) -> Pod:
+    """A pod that no node takes, with the scheduler's words."""
+    wanted = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(products)}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}
+    node = {"requiredDuringSchedulingIgnoredDuringExecution": terms} if products else {}
+    claim = {"name": "gpu", "resourceClaimTemplateName": "half-a-gpu"}
+    return pod(
+        conditions=[{**UNSCHEDULABLE, "message": message}],
+        spec={
+            "affinity": {"nodeAffinity": node},
+            "containers": [
+                {"name": "server", "resources": {"limits": {resource: "2", "memory": "1Gi"}}},
+                {"name": "sidecar", "resources": {}},
+            ],
+            "resourceClaims": [claim] if claims else [],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            gpu_pod(
+                "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match Pod's"
+                " node affinity/selector. preemption: 0/3 nodes are available: 3 No preemption.",
+                "NVIDIA-L4",
+            ),
+            "no node has 2 nvidia.com/gpu free of product NVIDIA-L4: 0/3 nodes are available:"
+            " 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match Pod's node affinity/selector.",
+        ),
+        (
+            gpu_pod(
+                "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+                "NVIDIA-L4",
+                "NVIDIA-A10",
+            ),
+            "no node has a GPU of product NVIDIA-L4 or NVIDIA-A10:"
+            " 0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+        ),
+        (
+            gpu_pod(
+                "0/1 nodes are available: 1 Insufficient nvidia.com/mig-1g.10gb.",
+                resource="nvidia.com/mig-1g.10gb",
+            ),
+            "no node has 2 nvidia.com/mig-1g.10gb free:"
+            " 0/1 nodes are available: 1 Insufficient nvidia.com/mig-1g.10gb.",
+        ),
+        (
+            gpu_pod("0/1 nodes are available: 1 cannot allocate all claims.", claims=True),
+            "no node has the devices of claim template half-a-gpu:"
+            " 0/1 nodes are available: 1 cannot allocate all claims.",
+        ),
+    ],
+)
+def test_the_wait_for_a_gpu_says_how_many_of_what_and_why_each_node_has_none(
+    found: Pod, told: str
+) -> None:
+    assert found.problem == Problem("WaitingForGPU", told)
+
+
+def test_a_node_with_the_right_gpu_that_lacks_memory_is_no_wait_for_a_gpu() -> None:
+    message = (
+        "0/2 nodes are available: 1 Insufficient memory, 1 node(s) didn't match Pod's node"
+        " affinity/selector."
+    )
+    assert reason(gpu_pod(message, "NVIDIA-L4")) == "Unschedulable"
 
 
 def test_a_ready_pod_has_no_problem_whatever_happened_before() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from kohort.api.status import CohortStatus, Condition, Phase, Status
 from kohort.runtime.models import convert_model
-from kohort.runtime.reconcile import analysing, invalid_status
+from kohort.runtime.reconcile import invalid_status, rolling
 
 
 def status(**cohort: object) -> Status:
@@ -20,10 +20,10 @@ def status(**cohort: object) -> Status:
     )
 
 
-def test_counters_matter_while_a_canary_has_clients() -> None:
-    assert analysing(status(canary="burger-2", weight=5))
-    assert not analysing(status(canary="burger-2"))
-    assert not analysing(status())
+def test_counters_matter_while_there_is_a_canary() -> None:
+    assert rolling(status(canary="burger-2", weight=5))
+    assert rolling(status(canary="burger-2"))
+    assert not rolling(status())
 
 
 def test_a_spec_that_cannot_be_read_is_told_and_nothing_else_is_forgotten() -> None:

@@ -17,6 +17,7 @@ from kohort.contract import (
     API_VERSION,
     KIND,
     LABEL_COMPONENT,
+    LABEL_GPU_PRODUCT,
     LABEL_MANAGED_BY,
     LABEL_MODEL,
     LABEL_REVISION,
@@ -28,8 +29,7 @@ CACHE_DIRECTORY = "/var/cache/kohort"
 SERVER = "server"
 COMPONENT = "model-server"
 GRACE_SECONDS = 60
-# The node label that NVIDIA's GPU feature discovery writes.
-GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+GPU_CLAIM = "gpu"
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,12 @@ def _probe(path: str, *, period: int, failures: int) -> Json:
 
 
 def _resources(gpu: GPU | None) -> Json:
+    if gpu is None:
+        return {}
+    if gpu.claim_template:
+        return {"claims": [{"name": GPU_CLAIM}]}
     # Extended resources need requests and limits alike; limits alone say both.
-    return {"limits": {gpu.resource: gpu.count}} if gpu else {}
+    return {"limits": {gpu.resource: gpu.count}}
 
 
 def _gpu_placement(gpu: GPU | None) -> Json:
@@ -199,8 +203,11 @@ def _gpu_placement(gpu: GPU | None) -> Json:
     placement: Json = {
         "tolerations": [{"key": gpu.resource, "operator": "Exists", "effect": "NoSchedule"}]
     }
+    if gpu.claim_template:
+        claim = {"name": GPU_CLAIM, "resourceClaimTemplateName": gpu.claim_template}
+        placement["resourceClaims"] = [claim]
     if gpu.products:
-        wanted = {"key": GPU_PRODUCT_LABEL, "operator": "In", "values": list(gpu.products)}
+        wanted = {"key": LABEL_GPU_PRODUCT, "operator": "In", "values": list(gpu.products)}
         placement["affinity"] = {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {

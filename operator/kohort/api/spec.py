@@ -92,6 +92,13 @@ class Engine(SpecStruct, frozen=True):
     ] = EngineType.AUTO
 
 
+class GPUCapacity(StrEnum):
+    """Where a new revision's GPUs come from."""
+
+    SURGE = "Surge"
+    SWAP = "Swap"
+
+
 class GPU(SpecStruct, frozen=True):
     """The GPUs of each pod."""
 
@@ -101,7 +108,8 @@ class GPU(SpecStruct, frozen=True):
         Meta(
             pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
             max_length=128,
-            description="The extended resource that is asked for, nvidia.com/gpu or a MIG profile.",
+            description="The extended resource that is asked for: nvidia.com/gpu, a MIG profile like "
+            "nvidia.com/mig-1g.10gb, or a shared one like nvidia.com/gpu.shared.",
         ),
     ] = "nvidia.com/gpu"
     products: Annotated[
@@ -111,6 +119,22 @@ class GPU(SpecStruct, frozen=True):
             description="Values of the node label nvidia.com/gpu.product that will do; empty: any.",
         ),
     ] = ()
+    claim_template: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$",
+            max_length=253,
+            description="Name of a ResourceClaimTemplate of the namespace, of which each pod gets a "
+            "claim, instead of count, resource and products.",
+        ),
+    ] = ""
+    capacity: Annotated[
+        GPUCapacity,
+        Meta(
+            description="Surge: a new revision's pods are extra. Swap: there are no spare GPUs, so the "
+            "stable revision gives up as many pods as the new one gets, a few at a time."
+        ),
+    ] = GPUCapacity.SURGE
 
 
 class ClientKey(SpecStruct, frozen=True):
@@ -356,7 +380,20 @@ class Spec(SpecStruct, frozen=True):
         int,
         Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients."),
     ] = 1
-    gpu: Annotated[GPU | None, Meta(description="GPUs of each pod; none without it.")] = None
+    gpu: Annotated[
+        GPU | None,
+        Meta(
+            description="GPUs of each pod; none without it.",
+            extra_json_schema=rules(
+                (
+                    "!has(self.claimTemplate) || self.claimTemplate == '' || (self.count == 1"
+                    " && self.resource == 'nvidia.com/gpu' && self.products.size() == 0)",
+                    "with claimTemplate, the ResourceClaimTemplate says which devices and how many: "
+                    "leave out count, resource and products",
+                )
+            ),
+        ),
+    ] = None
     template: Annotated[
         dict[str, Any],
         Meta(

@@ -24,6 +24,7 @@ class Phase(StrEnum):
     """Where the whole rollout is, for people; programs read conditions."""
 
     PENDING = "Pending"  # nothing serves yet
+    WAITING_FOR_GPU = "WaitingForGPU"  # as Pending or Progressing, for want of a GPU
     PROGRESSING = "Progressing"  # capacity or routes are on their way
     ANALYZING = "Analyzing"  # a canary has clients
     PAUSED = "Paused"
@@ -37,6 +38,7 @@ class CohortPhase(StrEnum):
     PENDING = "Pending"  # no revision yet
     WAITING = "Waiting"  # for cohorts in ``after``
     PREPARING = "Preparing"  # the canary's pods become ready; no client has it
+    WAITING_FOR_GPU = "WaitingForGPU"  # as Pending or Preparing, for want of a GPU
     ANALYZING = "Analyzing"  # the canary has clients
     PROMOTING = "Promoting"  # the canary gets all clients
     STABLE = "Stable"  # on the revision that the spec asks for
@@ -139,6 +141,13 @@ class CohortStatus(StatusStruct, frozen=True):
         int, Meta(description="Percentage of the cohort's clients on the canary.")
     ] = 0
     salt: Annotated[str, Meta(description="Salt of this rollout's client hash.")] = ""
+    share: Annotated[
+        int | None,
+        Meta(
+            description="Percentage of the model's requests that the cohort sends, rounded up, as "
+            "measured in this rollout; absent while it is not known."
+        ),
+    ] = None
     step_started_at: Annotated[
         Time | None, Meta(description="When every gateway had taken the step's weight.")
     ] = None
@@ -225,9 +234,17 @@ class Status(StatusStruct, frozen=True):
         str, Meta(max_length=1024, description="What is going on, with figures.")
     ] = ""
     desired: Annotated[str, Meta(description="Revision that the spec asks for.")] = ""
-    replicas: Annotated[int, Meta(description="Pods of all revisions.")] = 0
-    ready_replicas: Annotated[int, Meta(description="Pods that can be routed to.")] = 0
-    selector: Annotated[str, Meta(description="Label selector of the pods.")] = ""
+    replicas: Annotated[
+        int,
+        Meta(
+            description="Pods that count against spec.replicas: those that a rollout needs beyond it "
+            "are extra."
+        ),
+    ] = 0
+    ready_replicas: Annotated[
+        int, Meta(description="Pods of all revisions that can be routed to.")
+    ] = 0
+    selector: Annotated[str, Meta(description="Label selector of the pods of all revisions.")] = ""
     paused_at: Annotated[Time | None, Meta(description="Since when the rollout is paused.")] = None
     held: Annotated[bool, Meta(description="Whether a person holds the whole rollout.")] = False
     pinned: Annotated[

@@ -34,6 +34,7 @@ STYLES = {
     "Insufficient": "cyan",
     "Running": "yellow",
     "Pending": "yellow",
+    "WaitingForGPU": "bold yellow",
     "Waiting": "dim",
     "Terminating": "dim",
     "Paused": "bold yellow",

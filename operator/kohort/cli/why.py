@@ -54,6 +54,11 @@ def _preparing(cohort: CohortView, view: ModelView) -> list[str]:
     ]
 
 
+def _waiting_for_gpu(cohort: CohortView, view: ModelView) -> list[str]:
+    place = (_preparing if cohort.stable else _pending)(cohort, view)
+    return [*place, "It goes on by itself when there is a GPU."]
+
+
 def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
     step = f" (step {cohort.step_text.replace('/', ' of ')})" if cohort.step_text else ""
     share = f"{cohort.name} has {cohort.weight}% of its clients on {cohort.canary}{step}"
@@ -114,6 +119,7 @@ _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
     CohortPhase.PENDING: _pending,
     CohortPhase.WAITING: _waiting,
     CohortPhase.PREPARING: _preparing,
+    CohortPhase.WAITING_FOR_GPU: _waiting_for_gpu,
     CohortPhase.ANALYZING: _analyzing,
     CohortPhase.PROMOTING: _promoting,
     CohortPhase.STABLE: _stable,

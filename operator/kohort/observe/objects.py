@@ -139,7 +139,7 @@ def parse_pod(content: bytes | msgspec.Raw) -> Pod:
         ready=ready and bool(status.pod_ip),
         deleting=bool(meta.deletion_timestamp),
         restarts=sum(c.restart_count for c in status.container_statuses),
-        problem=None if ready or meta.deletion_timestamp else pod_problem(meta.name, status),
+        problem=None if ready or meta.deletion_timestamp else pod_problem(pod),
         version=meta.version,
     )
 

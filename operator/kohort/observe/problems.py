@@ -6,9 +6,16 @@ import re
 import signal
 from collections.abc import Iterator
 
-from kohort.contract import parse_failure
-from kohort.observe.wire import ContainerStatus, DeploymentStatus, PodStatus, Terminated
-from kohort.plan.world import Problem
+from kohort.contract import LABEL_GPU_PRODUCT, parse_failure
+from kohort.observe.wire import (
+    ContainerStatus,
+    DeploymentStatus,
+    PodObject,
+    PodSpec,
+    PodStatus,
+    Terminated,
+)
+from kohort.plan.world import WAITING_FOR_GPU, Problem
 
 LONGEST_MESSAGE = 900
 
@@ -23,18 +30,20 @@ _IMAGE_REASONS = {
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 # A name ends with a letter or digit; the full stop after it is the sentence's.
 _EXTENDED_RESOURCE = re.compile(r"Insufficient ([a-z0-9.-]+/[A-Za-z0-9._-]*[A-Za-z0-9])")
+_OTHER_NODES = "didn't match Pod's node affinity"
 LONGEST_OUTPUT = 300
 SIGNAL_EXIT = 128
 
 
-def pod_problem(name: str, status: PodStatus) -> Problem | None:
+def pod_problem(pod: PodObject) -> Problem | None:
     """The problem of a pod that is not ready; None while it is simply not ready yet."""
+    name, status = pod.metadata.name, pod.status
     for container in (*status.init_container_statuses, *status.container_statuses):
         for look in (_image, _configuration, _told, _crash):
             problem = look(name, container)
             if problem:
                 return problem
-    return next(_scheduling(status), None)
+    return next(_scheduling(pod.spec, status), None)
 
 
 def deployment_problem(status: DeploymentStatus) -> Problem | None:
@@ -118,18 +127,40 @@ def _last_words(message: str) -> str:
     return "… " + words[-LONGEST_OUTPUT:].partition(" ")[2]
 
 
-def _scheduling(status: PodStatus) -> Iterator[Problem]:
+def _scheduling(spec: PodSpec, status: PodStatus) -> Iterator[Problem]:
     for condition in status.conditions:
         if condition.type != "PodScheduled" or condition.reason != "Unschedulable":
             continue
-        resource = _EXTENDED_RESOURCE.search(condition.message)
-        if resource:
-            yield _problem(
-                "WaitingForGPU",
-                f"no node has enough {resource[1]} free: {condition.message}",
-            )
+        # Whom the scheduler could evict tells nobody what is missing.
+        verdict = condition.message.partition(" preemption: ")[0]
+        missing = _missing_devices(spec, verdict)
+        if missing:
+            yield _problem(WAITING_FOR_GPU, f"{missing}: {verdict}")
         else:
-            yield _problem("Unschedulable", f"no node takes the pod: {condition.message}")
+            yield _problem("Unschedulable", f"no node takes the pod: {verdict}")
+
+
+def _missing_devices(spec: PodSpec, verdict: str) -> str:
+    """Which devices no node has for a pod; empty when it lacks something else."""
+    terms = spec.affinity.node_affinity.required.node_selector_terms
+    products = [
+        product
+        for term in terms
+        for requirement in term.match_expressions
+        if requirement.key == LABEL_GPU_PRODUCT
+        for product in requirement.values
+    ]
+    one_of = f" of product {' or '.join(products)}" if products else ""
+    lacking = _EXTENDED_RESOURCE.search(verdict)
+    if lacking:
+        limits = [c.resources.limits.get(lacking[1], 0) for c in spec.containers]
+        return f"no node has {sum(map(int, limits))} {lacking[1]} free{one_of}"
+    if products and _OTHER_NODES in verdict and "Insufficient" not in verdict:
+        return f"no node has a GPU{one_of}"
+    templates = [c.resource_claim_template_name for c in spec.resource_claims]
+    if any(templates) and "claim" in verdict:
+        return f"no node has the devices of claim template {', '.join(filter(None, templates))}"
+    return ""
 
 
 def _problem(reason: str, message: str) -> Problem:

@@ -77,6 +77,65 @@ class ContainerStatus(Wire, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class Requirement(Wire, frozen=True):
+    """What a node's label must be."""
+
+    key: str = ""
+    values: tuple[str, ...] = ()
+
+
+class NodeTerm(Wire, frozen=True):
+    """Requirements that a node must all meet."""
+
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+class NodeTerms(Wire, frozen=True):
+    """Terms of which a node must meet one."""
+
+    node_selector_terms: tuple[NodeTerm, ...] = ()
+
+
+class NodeAffinity(Wire, frozen=True):
+    """Which nodes a pod may go to."""
+
+    required: NodeTerms = field(
+        default=NodeTerms(), name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class Affinity(Wire, frozen=True):
+    """Where a pod may go to."""
+
+    node_affinity: NodeAffinity = NodeAffinity()
+
+
+class Resources(Wire, frozen=True):
+    """What a container may use; extended resources are whole numbers."""
+
+    limits: dict[str, str | int | float] = field(default_factory=dict)
+
+
+class Container(Wire, frozen=True):
+    """A container of a pod's spec."""
+
+    resources: Resources = Resources()
+
+
+class ResourceClaim(Wire, frozen=True):
+    """A claim of a pod on devices."""
+
+    resource_claim_template_name: str | None = None
+
+
+class PodSpec(Wire, frozen=True):
+    """What of a pod's spec decides where it can run."""
+
+    affinity: Affinity = Affinity()
+    containers: tuple[Container, ...] = ()
+    resource_claims: tuple[ResourceClaim, ...] = ()
+
+
 class PodStatus(Wire, frozen=True):
     """A pod's status."""
 
@@ -90,6 +149,7 @@ class PodObject(Wire, frozen=True):
     """v1 Pod."""
 
     metadata: Metadata = Metadata()
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from msgspec import structs
@@ -10,18 +12,14 @@ from msgspec import structs
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, CohortStatus, RevisionStatus, Status
-from kohort.plan.context import Context, Draft, cut, referenced
+from kohort.plan.context import Context, Draft, cut, referenced, revision_of
+from kohort.plan.load import Part, carried_by, pods_needed, pods_of_few
 from kohort.plan.pausing import is_paused
-from kohort.plan.world import Capacity
+from kohort.plan.world import WAITING_FOR_GPU, Capacity
 
 UNSCHEDULABLE = "Unschedulable"
 DRAIN = timedelta(seconds=10)
 """How long pods go on after no gateway sends anything to them, for requests under way."""
-
-
-def pods_for(replicas: int, weight: int) -> int:
-    """Pods for a percentage of clients: at least one."""
-    return max(1, math.ceil(replicas * weight / 100))
 
 
 def next_weight(context: Context, cohort: CohortStatus) -> int:
@@ -30,26 +28,80 @@ def next_weight(context: Context, cohort: CohortStatus) -> int:
     return steps[cohort.step].weight if cohort.step < len(steps) else 100
 
 
+def target(status: Status, cohort: CohortStatus) -> str:
+    """The revision on which a cohort is to end: its former one if it rejects the one it is on."""
+    leaving = bool(cohort.rejected) and cohort.rejected == cohort.stable
+    return cohort.former if leaving else status.desired
+
+
+def measure_shares(context: Context, draft: Draft) -> Draft:
+    """Take the cohorts' shares of traffic for a rollout's whole length, and forget them after it.
+
+    Within a rollout a share only grows, by a tenth at least: canaries are not resized with every
+    swing of traffic, and never to fewer pods.
+    """
+    under_way = any(c.canary for c in draft.status.cohorts)
+    cohorts = tuple(
+        structs.replace(
+            c, share=_grown(c.share, context.world.shares.get(c.name)) if under_way else None
+        )
+        for c in draft.status.cohorts
+    )
+    return draft if cohorts == draft.status.cohorts else draft.with_status(cohorts=cohorts)
+
+
 def wanted_pods(context: Context, status: Status) -> dict[str, int]:
     """Pods of each revision that has clients or awaits them.
 
-    A stable revision has all replicas. A canary has what its greatest weight needs, which is enough
-    for all cohorts together, and never fewer than before until lower weights are in effect.
+    With ``Surge`` a stable revision has all replicas and a canary what its next weights need. With
+    ``Swap`` all of them together have no more than replicas. No revision has fewer than before until
+    the weights that were lowered are in effect.
     """
     replicas = context.spec.replicas
-    wanted: dict[str, int] = {}
-    for cohort in status.cohorts:
-        if cohort.canary:
-            weight = max(cohort.weight, next_weight(context, cohort))
-            wanted[cohort.canary] = max(wanted.get(cohort.canary, 0), pods_for(replicas, weight))
+    wanted = _swapped(context, status) if context.swaps else _surging(context, status)
+    if not is_paused(context, status) and any(not c.stable for c in status.cohorts):
+        wanted[status.desired] = replicas
     if not context.in_effect:
         for revision in status.revisions:
             if revision.name in wanted:
                 former = min(revision.replicas, replicas)
                 wanted[revision.name] = max(wanted[revision.name], former)
-    first = not is_paused(context, status) and any(not c.stable for c in status.cohorts)
-    full = {c.stable for c in status.cohorts if c.stable} | ({status.desired} if first else set())
-    return wanted | dict.fromkeys(full, replicas)
+    return wanted
+
+
+def needed_pods(
+    context: Context, status: Status, cohort: CohortStatus, revision: str, weight: int
+) -> int:
+    """Pods that a revision must have ready to carry ``weight`` percent of a cohort's clients, and
+    those that other cohorts have on it."""
+    replicas = context.spec.replicas
+    if revision not in (cohort.canary, cohort.stable):
+        return replicas
+    canary = weight if revision == cohort.canary else 100 - weight
+    if not context.swaps:
+        return pods_needed(replicas, _parts(status, {cohort.name: canary})[revision])
+    now, then = _loads(status, {}), _loads(status, {cohort.name: canary})
+    others = sum(1 for name, load in now.items() if load and name != revision)
+    return carried_by(replicas, then[revision], sum(then.values()), others)
+
+
+def reachable_weight(context: Context, status: Status, cohort: CohortStatus, goal: int) -> int:
+    """The canary's weight nearest to ``goal`` for which the pods are ready, of whoever gets clients.
+
+    With ``Surge`` that is the goal or the present weight. With ``Swap`` more pods come only as clients
+    follow them, so the weight goes as far as it can.
+    """
+    rising = goal > cohort.weight
+    if not rising and _must_go_back(context, status, cohort):
+        return goal
+    receiver = cohort.canary if rising else cohort.stable
+    ready = context.ready(receiver)
+    nearer = range(goal, cohort.weight, -1 if rising else 1) if context.swaps else (goal,)
+    for weight in nearer:
+        carried = weight if rising else 100 - weight
+        if ready >= needed_pods(context, status, cohort, receiver, carried):
+            return weight
+    return cohort.weight
 
 
 def size(context: Context, draft: Draft) -> Draft:
@@ -105,7 +157,75 @@ def _crowded(context: Context, status: Status) -> bool:
     problems = (
         context.world.capacity[r].problem for r in referenced(status) if r in context.world.capacity
     )
-    return any(p is not None and p.reason == UNSCHEDULABLE for p in problems)
+    return any(p is not None and p.reason in (UNSCHEDULABLE, WAITING_FOR_GPU) for p in problems)
+
+
+def _must_go_back(context: Context, status: Status, cohort: CohortStatus) -> bool:
+    """Whether clients have to leave a canary although stable is short of pods: the canary is short
+    itself, or stable has been for longer than the progress deadline."""
+    stable = revision_of(status, cohort.stable)
+    short = needed_pods(context, status, cohort, cohort.canary, cohort.weight)
+    return context.ready(cohort.canary) < short or (
+        stable is not None and context.since(stable.preparing_since) >= context.progress_deadline
+    )
+
+
+def _surging(context: Context, status: Status) -> dict[str, int]:
+    """All pods for stable revisions, and those of canaries beyond them."""
+    goals = _goals(context, status)
+    highest = {c.name: max(c.weight, goals[c.name]) for c in status.cohorts if c.canary}
+    replicas, parts = context.spec.replicas, _parts(status, highest)
+    canaries = {c.canary for c in status.cohorts if c.canary}
+    stable = {c.stable for c in status.cohorts if c.stable}
+    wanted = {name: pods_needed(replicas, parts[name]) for name in canaries}
+    return wanted | dict.fromkeys(stable, replicas)
+
+
+def _swapped(context: Context, status: Status) -> dict[str, int]:
+    """The pods that there are, shared out by load."""
+    then = _loads(status, _goals(context, status))
+    for cohort in status.cohorts:
+        if cohort.canary and cohort.canary == target(status, cohort):
+            then[cohort.canary] = max(1, then[cohort.canary])  # ready before it has clients
+    return pods_of_few(context.spec.replicas, _loads(status, {}), then)
+
+
+def _goals(context: Context, status: Status) -> dict[str, int]:
+    """The weights that canaries are to have next, by cohort; none for one that is given up."""
+    return {
+        c.name: max(c.weight, next_weight(context, c)) if c.canary == target(status, c) else 0
+        for c in status.cohorts
+        if c.canary
+    }
+
+
+def _parts(status: Status, weights: Mapping[str, int]) -> dict[str, list[Part]]:
+    """Who is on each revision when canaries have these weights, and else those that they have."""
+    parts: dict[str, list[Part]] = defaultdict(list)
+    for cohort in status.cohorts:
+        canary = weights.get(cohort.name, cohort.weight) if cohort.canary else 0
+        for revision, weight in ((cohort.canary, canary), (cohort.stable, 100 - canary)):
+            if revision:
+                parts[revision].append(Part(cohort.share, weight))
+    return parts
+
+
+def _loads(status: Status, weights: Mapping[str, int]) -> dict[str, int]:
+    """The load of each revision, in percent of percents; cohorts count alike until all are measured."""
+    parts = _parts(status, weights)
+    known = all(part.share is not None for each in parts.values() for part in each)
+    return {
+        revision: sum((part.share or 0 if known else 1) * part.weight for part in each)
+        for revision, each in parts.items()
+    }
+
+
+def _grown(known: int | None, measured: float | None) -> int | None:
+    """A share in whole percents, rounded up, after another measurement."""
+    if measured is None:
+        return known
+    percent = min(100, max(1, math.ceil(measured * 100)))
+    return percent if known is None or percent * 10 > known * 11 else known
 
 
 def _sized(

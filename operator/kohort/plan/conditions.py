@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 
 from kohort.analysis.timestamps import to_time
-from kohort.api.quantity import seconds
 from kohort.api.status import (
     CohortPhase,
     CohortStatus,
@@ -49,7 +47,8 @@ def report(context: Context, draft: Draft) -> Draft:
         observed_generation=context.identity.generation,
         phase=phase(context, status),
         message=message(context, status),
-        replicas=sum(c.pods for c in pods),
+        # An autoscaler takes what is here for what spec.replicas made: pods beyond it would make more.
+        replicas=min(context.spec.replicas, sum(c.pods for c in pods)),
         ready_replicas=sum(c.ready for c in pods),
         selector=f"{LABEL_MODEL}={context.identity.name}",
         summary=columns(context, status),
@@ -61,10 +60,12 @@ def phase(context: Context, status: Status) -> Phase:
     """Where the whole rollout is, for people."""
     if _halted(context, status):
         return Phase.PAUSED
-    if any(not c.stable for c in status.cohorts):
-        return Phase.PENDING
     if any(c.weight for c in status.cohorts):
         return Phase.ANALYZING
+    if any(c.phase is CohortPhase.WAITING_FOR_GPU for c in status.cohorts):
+        return Phase.WAITING_FOR_GPU
+    if any(not c.stable for c in status.cohorts):
+        return Phase.PENDING
     if _moving(context, status):
         return Phase.PROGRESSING
     if _unfinished(status) or status.pinned:
@@ -80,7 +81,11 @@ def message(context: Context, status: Status) -> str:
         on_stable = [c for c in status.cohorts if c.stable and c.weight < 100]
         unserved = [c.name for c in on_stable if not context.ready(c.stable)]
         outage = [f"no ready pod serves {', '.join(unserved)}"] if unserved else []
-        return cut("; ".join(outage + [f"{c.name}: {c.message}" for c in open_cohorts]))
+        serving = {c.stable for c in on_stable}
+        short = [
+            _pods_told(r) for r in _short_of_pods(status) if r.name in serving and r.ready_replicas
+        ]
+        return cut("; ".join(outage + short + [f"{c.name}: {c.message}" for c in open_cohorts]))
     lacking = _short_of_pods(status)
     if lacking:
         return cut("; ".join(_pods_told(r) for r in lacking))
@@ -111,13 +116,8 @@ def overdue(context: Context, status: Status) -> tuple[RevisionStatus, ...]:
     return tuple(
         r
         for r in status.revisions
-        if r.preparing_since and context.since(r.preparing_since) >= deadline(context)
+        if r.preparing_since and context.since(r.preparing_since) >= context.progress_deadline
     )
-
-
-def deadline(context: Context) -> timedelta:
-    """How long pods may take."""
-    return timedelta(seconds=seconds(context.spec.progress_deadline))
 
 
 def _accepted(context: Context) -> Told:

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time
-from kohort.api.quantity import share
-from kohort.api.spec import Spec, Step
+from kohort.api.quantity import seconds, share
+from kohort.api.spec import GPUCapacity, Spec, Step
 from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
 from kohort.plan.outcome import Event, EventType
 from kohort.plan.world import World
@@ -52,6 +52,17 @@ class Context:
     def since(self, time: str | None) -> timedelta:
         """Time that has passed since a time in status; none when it is not set."""
         return self.now - from_time(time) if time else timedelta(0)
+
+    @property
+    def swaps(self) -> bool:
+        """Whether there are no GPUs for pods beyond replicas."""
+        gpu = self.spec.gpu
+        return gpu is not None and gpu.capacity is GPUCapacity.SWAP
+
+    @property
+    def progress_deadline(self) -> timedelta:
+        """How long pods may take."""
+        return timedelta(seconds=seconds(self.spec.progress_deadline))
 
     @property
     def alpha(self) -> float:

@@ -34,6 +34,7 @@ PHASES: tuple[Phase, ...] = (
     commands.obey,
     pausing.pause,
     rules.take_turns,
+    capacity.measure_shares,
     capacity.size,
     revisions.forget,
     conditions.report,

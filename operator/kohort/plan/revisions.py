@@ -20,10 +20,16 @@ def revision_data(spec: Spec) -> dict[str, Any]:
     data: dict[str, Any] = {
         "model": msgspec.to_builtins(spec.model),
         "engine": msgspec.to_builtins(spec.engine),
-        "gpu": msgspec.to_builtins(spec.gpu),
+        "gpu": _gpu(spec),
         "template": spec.template,
     }
     return data
+
+
+def _gpu(spec: Spec) -> dict[str, Any] | None:
+    """The GPUs of a pod; where they come from during a rollout decides no answer."""
+    found: dict[str, Any] | None = msgspec.to_builtins(spec.gpu)
+    return found and {key: value for key, value in found.items() if key != "capacity"}
 
 
 def revision_name(name: str, spec: Spec) -> str:

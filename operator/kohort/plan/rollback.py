@@ -7,6 +7,7 @@ from msgspec import structs
 from kohort.analysis.timestamps import to_time
 from kohort.api.status import CohortPhase, CohortStatus
 from kohort.plan import evidence
+from kohort.plan.capacity import reachable_weight
 from kohort.plan.context import Context, Draft, cut, decided, label, normal, warning
 from kohort.plan.turn import Change, Turn
 
@@ -76,13 +77,16 @@ def give_up(turn: Turn) -> Change | None:
         f"{turn.label(cohort.canary)} was given up: the spec asks for {turn.label(turn.desired)}"
     )
     if cohort.weight:
+        weight = reachable_weight(turn.context, turn.status, cohort, goal=0)
+        if weight == cohort.weight:
+            return turn.saying(f"{change}; before: {turn.missing_pods(cohort.stable, 100)}")
         return Change(
             structs.replace(
                 cohort,
-                weight=0,
+                weight=weight,
                 step=0,
                 step_started_at=None,
-                phase=CohortPhase.PREPARING,
+                phase=cohort.phase if weight else CohortPhase.PREPARING,
                 message=cut(change),
             )
         )

@@ -12,6 +12,7 @@ from kohort.api.quantity import seconds
 from kohort.api.spec import Step
 from kohort.api.status import CohortPhase, CohortStatus, Urged
 from kohort.plan import evidence
+from kohort.plan.capacity import reachable_weight
 from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_message
 from kohort.plan.context import cut, decided, normal
 from kohort.plan.turn import Change, Turn
@@ -74,7 +75,7 @@ def serve_first(turn: Turn) -> Change | None:
         return None
     missing = turn.missing_pods(turn.desired, 100)
     if missing:
-        return turn.saying(missing, CohortPhase.PENDING)
+        return turn.saying(missing, turn.preparing(turn.desired))
     if turn.desired not in turn.context.world.recorded:
         return None
     first = f"{turn.label(turn.desired)} is the first revision; there is nothing to compare it with"
@@ -128,17 +129,26 @@ def start(turn: Turn) -> Change | None:
     return Change(cohort, (event,))
 
 
+def watch(turn: Turn) -> Change | None:
+    """Clients that are on their way to a step's weight, as far as pods allow, are watched too."""
+    cohort = turn.cohort
+    if not _compared(turn) or cohort.evidence or _on_step(turn) or not turn.context.in_effect:
+        return None
+    return Change(structs.replace(cohort, evidence=evidence.begun(turn.context, cohort)))
+
+
 def move_weight(turn: Turn) -> Change | None:
     """Give the canary its next weight, once its pods are ready for it and every gateway knows it."""
-    cohort, context, weight = turn.cohort, turn.context, turn.next_weight
-    if cohort.weight == weight:
+    cohort, context, goal = turn.cohort, turn.context, turn.next_weight
+    if cohort.weight == goal:
         return None
-    if weight > cohort.weight:
-        missing = turn.missing_pods(cohort.canary, weight)
-        if missing:
-            return turn.saying(f"before {weight}%: {missing}")
-        if not context.in_effect:
-            return turn.saying(f"before {weight}%: {context.awaited_gateways()}")
+    weight = reachable_weight(context, turn.status, cohort, goal)
+    if weight == cohort.weight:
+        receiver, carried = (cohort.canary, goal) if goal > weight else (cohort.stable, 100 - goal)
+        missing = turn.missing_pods(receiver, carried)
+        return turn.saying(f"before {goal}%: {missing}", turn.preparing(cohort.canary))
+    if weight > cohort.weight and not context.in_effect:
+        return turn.saying(f"before {goal}%: {context.awaited_gateways()}")
     told = f"{weight}% of clients on {turn.label(cohort.canary)}"
     cohort = structs.replace(
         cohort,

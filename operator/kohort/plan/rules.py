@@ -10,6 +10,7 @@ from kohort.plan.turn import Change, Rule, Turn
 
 RULES: tuple[Rule, ...] = (
     rollback.go_back,
+    rollout.watch,
     rollout.begin_step,  # before a pause holds: a canary that has clients is watched
     rollout.hold_while_paused,
     rollback.give_up,

@@ -8,7 +8,6 @@ from datetime import datetime
 from kohort.analysis.timestamps import from_time
 from kohort.api.status import Status
 from kohort.plan.capacity import gone_at
-from kohort.plan.conditions import deadline
 from kohort.plan.context import Context
 from kohort.plan.pausing import is_paused
 from kohort.plan.rollout import hold_end
@@ -34,7 +33,7 @@ def _moments(context: Context, status: Status) -> Iterator[datetime]:
         return
     for revision in status.revisions:
         if revision.preparing_since:
-            yield from_time(revision.preparing_since) + deadline(context)
+            yield from_time(revision.preparing_since) + context.progress_deadline
     steps = {c.name: c.steps for c in context.spec.cohorts}
     for cohort in status.cohorts:
         if cohort.canary and cohort.step < len(steps[cohort.name]):

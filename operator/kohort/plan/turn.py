@@ -9,10 +9,11 @@ from msgspec import structs
 
 from kohort.api.spec import Cohort
 from kohort.api.status import CohortPhase, CohortStatus, Status, Urged
-from kohort.plan.capacity import next_weight, pods_for
+from kohort.plan.capacity import needed_pods, next_weight, target
 from kohort.plan.context import Context, cut, label
 from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
+from kohort.plan.world import WAITING_FOR_GPU
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Turn:
     @property
     def target(self) -> str:
         """The revision on which the cohort is to end."""
-        return self.cohort.former if self.leaving else self.desired
+        return target(self.status, self.cohort)
 
     @property
     def settled(self) -> bool:
@@ -90,13 +91,23 @@ class Turn:
         return label(self.status, revision)
 
     def missing_pods(self, revision: str, weight: int) -> str:
-        """Which pods a weight still needs, and why they are not ready; empty when all are."""
-        ready, needed = self.context.ready(revision), pods_for(self.context.spec.replicas, weight)
+        """Which pods a revision still needs for a weight, and why they are not ready; empty when all are."""
+        ready = self.context.ready(revision)
+        needed = needed_pods(self.context, self.status, self.cohort, revision, weight)
         if ready >= needed:
             return ""
         capacity = self.context.world.capacity.get(revision)
         why = f": {capacity.problem.message}" if capacity and capacity.problem else ""
         return f"{ready} of {needed} pods of {self.label(revision)} are ready{why}"
+
+    def preparing(self, revision: str) -> CohortPhase:
+        """The phase of a cohort that awaits pods of a revision."""
+        if self.cohort.weight:
+            return self.cohort.phase
+        capacity = self.context.world.capacity.get(revision)
+        if capacity and capacity.problem and capacity.problem.reason == WAITING_FOR_GPU:
+            return CohortPhase.WAITING_FOR_GPU
+        return CohortPhase.PREPARING if self.cohort.stable else CohortPhase.PENDING
 
     def saying(self, message: str, phase: CohortPhase | None = None) -> Change:
         """The cohort held where it is."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from kohort.analysis.reading import Reading
 
+WAITING_FOR_GPU = "WaitingForGPU"
+"""The reason of a problem that is over as soon as there is a GPU."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -55,8 +58,9 @@ class World:
 
     ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
     ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name,
-    only cohorts whose counters were read since the last pass. ``command``: what a person asks for, as
-    it stands in the annotation. ``name_taken``: why in-cluster clients cannot use the model's name.
+    only cohorts whose counters were read since the last pass. ``shares``: of the model's requests, by
+    cohort name, as last measured; empty while not known. ``command``: what a person asks for, as it
+    stands in the annotation. ``name_taken``: why in-cluster clients cannot use the model's name.
     """
 
     recorded: Mapping[str, int] = field(default_factory=dict)
@@ -65,3 +69,4 @@ class World:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     command: str = ""
     name_taken: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)

@@ -49,9 +49,9 @@ REFUSED_SECONDS = 30.0
 BROKEN = 500
 
 
-def analysing(status: Status) -> bool:
-    """Whether a canary has clients, so that counters matter."""
-    return any(cohort.canary and cohort.weight for cohort in status.cohorts)
+def rolling(status: Status) -> bool:
+    """Whether there is a canary, so that counters matter: they judge it, and tell how large it must be."""
+    return any(cohort.canary for cohort in status.cohorts)
 
 
 def _applied(seen: Deployment) -> Applied:
@@ -114,6 +114,7 @@ class Reconciler:
         self._addresses = addresses
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
+        self._shares: dict[ModelKey, Mapping[str, float]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
         self._lag = Lag(wake)
         # Written perhaps: the answer was lost. What a pass did is told when the status turns up.
@@ -122,6 +123,11 @@ class Reconciler:
     def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
         """Keeps the newest counters of a model's cohorts for its next pass."""
         self._readings[key] = readings
+
+    def take_shares(self, key: ModelKey, shares: Mapping[str, float]) -> None:
+        """Keeps the cohorts' shares of a model's requests until they are measured again."""
+        if shares:
+            self._shares[key] = shares
 
     async def reconcile(self, key: ModelKey) -> None:
         """Brings a model as far as it can be brought without waiting.
@@ -154,6 +160,7 @@ class Reconciler:
             readings=readings,
             command=model.command,
             name_taken=self._addresses.name_taken(model),
+            shares=self._shares.get(key, {}),
         )
         outcome = plan(identity, model.spec, model.status, world, now)
         # What lags, and its events, comes again with the next pass.
@@ -175,6 +182,7 @@ class Reconciler:
         self._herald.forget(key)
         self._unanswered.pop(key, None)
         self._addresses.forget(key)
+        self._shares.pop(key, None)
         self._refused.pop(key, None)
         self._lag.end(key)
 

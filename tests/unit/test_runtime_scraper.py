@@ -1,0 +1,106 @@
+"""When the operator looks at the gateways' counters, and whom it tells what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kohort.analysis.reading import Count, Reading
+from kohort.observe.gateways import GatewayAddress
+from kohort.route.table import ModelKey
+from kohort.runtime.models import Models, convert_model
+from kohort.runtime.scraper import Scraper
+
+KEY = ModelKey("shop", "burger")
+GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
+Looks = Mapping[tuple[ModelKey, str], Reading]
+
+
+class Told:
+    """Takes what a reconciler is told."""
+
+    def __init__(self) -> None:
+        self.readings: Mapping[str, Reading] = {}
+        self.shares: Mapping[str, float] = {}
+
+    def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
+        self.readings = readings
+
+    def take_shares(self, key: ModelKey, shares: Mapping[str, float]) -> None:
+        self.shares = shares
+
+
+def models(**canaries: str) -> Models:
+    """One model with these cohorts and their canaries."""
+    cohorts = [{"name": n, "stable": "v1", "canary": c} for n, c in canaries.items()]
+    content: dict[str, Any] = {
+        "metadata": {"namespace": "shop", "name": "burger", "uid": "u", "resourceVersion": "1"},
+        "spec": {"model": {"uri": "file:///m.onnx"}},
+        "status": {"cohorts": cohorts},
+    }
+    known = Models(lambda _: None)
+    known.put(convert_model(msgspec.json.decode(msgspec.json.encode(content))))
+    return known
+
+
+async def look_once(
+    known: Models, requests: Mapping[str, int], errors: tuple[str, ...] = ()
+) -> tuple[Told, int, list[ModelKey]]:
+    """What one look brings: what was told, how often gateways were asked, who was woken."""
+    told, woken, looks, looked = Told(), list[ModelKey](), 0, asyncio.Event()
+
+    async def scrape(_: Sequence[GatewayAddress]) -> Looks:
+        nonlocal looks
+        looks += 1
+        return {
+            (KEY, name): Reading(0, {"g": {"v1": Count(count, 0)}}, errors)
+            for name, count in requests.items()
+        }
+
+    def gateways() -> list[GatewayAddress]:
+        looked.set()
+        return [GATEWAY]
+
+    scraper = Scraper(
+        models=known,
+        gateways=gateways,
+        scrape=scrape,
+        reconciler=told,  # type: ignore[arg-type]
+        wake=woken.append,
+        interval=3600,
+    )
+    task = asyncio.create_task(scraper.run())
+    await looked.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    return told, looks, woken
+
+
+async def test_a_model_without_a_canary_is_measured_so_that_a_rollout_begins_with_shares() -> None:
+    told, looks, woken = await look_once(models(staff="", rest=""), {"staff": 100, "rest": 1900})
+    assert told.shares == {"staff": 0.05, "rest": 0.95}
+    assert (told.readings, woken, looks) == ({}, [], 1)
+
+
+async def test_a_canary_is_judged_and_its_model_is_woken() -> None:
+    told, _, woken = await look_once(models(staff="v2", rest=""), {"staff": 1000, "rest": 1000})
+    assert set(told.readings) == {"staff"}
+    assert told.shares == {"staff": 0.5, "rest": 0.5}
+    assert woken == [KEY]
+
+
+async def test_nobody_looks_for_a_single_cohort_without_a_canary() -> None:
+    _, looks, _ = await look_once(models(everyone=""), {"everyone": 5000})
+    assert looks == 0
+
+
+async def test_counters_that_could_not_all_be_read_tell_no_shares() -> None:
+    known = models(staff="v2", rest="")
+    told, _, woken = await look_once(known, {"staff": 1000, "rest": 1000}, ("gateway-b: silent",))
+    assert told.shares == {}
+    assert set(told.readings) == {"staff"}
+    assert woken == [KEY]
