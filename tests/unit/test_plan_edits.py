@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec import structs
 
 from kohort.api.spec import HeaderMatch, Match, OnFailure
 from kohort.api.status import CohortPhase
 from kohort.plan.capacity import UNSCHEDULABLE
-from kohort.plan.world import Problem
+from kohort.plan.world import WAITING_FOR_GPU, Problem
 from tests.unit.plan_simulation import Cluster, Cohort, Step, model, serving
 from tests.unit.test_plan_commands import promoted, rolling, say
 
@@ -131,7 +132,8 @@ def test_a_former_revision_stays_warm_for_as_long_as_asked_for() -> None:
     assert v1 not in cluster.pods
 
 
-def test_a_warm_revision_makes_room_for_pods_that_find_none() -> None:
+@pytest.mark.parametrize("reason", [UNSCHEDULABLE, WAITING_FOR_GPU])
+def test_a_warm_revision_makes_room_for_pods_that_find_none(reason: str) -> None:
     cluster = rolling(keep_warm="10h")
     v1 = cluster.cohort().stable
     say(cluster, "promote to=all")
@@ -141,7 +143,7 @@ def test_a_warm_revision_makes_room_for_pods_that_find_none() -> None:
     cluster.decide()
     cluster.decide()
     assert v1 in cluster.pods
-    cluster.pods[cluster.desired].problem = Problem(UNSCHEDULABLE, "no node takes the pod")
+    cluster.pods[cluster.desired].problem = Problem(reason, "no node takes the pod")
     cluster.pass_time(60)
     cluster.update_gateways()
     cluster.decide()
