@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -82,6 +83,7 @@ class Caches:
         kinds = RouteKind if settings.gateway_api else ()
         self.routes: dict[RouteKind, Store[Owned]] = {kind: Store(on_child) for kind in kinds}
         self.filled = False
+        self._missed = asyncio.Event()
 
     async def fill(self, group: asyncio.TaskGroup) -> None:
         """Returns once all caches are full; tasks in ``group`` keep them so.
@@ -89,9 +91,7 @@ class Caches:
         Waits for the CRD, which may be applied after the operator.
         """
         await self._first_list()
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._source.start(lambda: ended.set_exception(RuntimeError("kopf ended; see its log")))
-        group.create_task(_result(ended), name="kopf")
+        self._source.start(self._missed.set)
         for namespace in self._namespaces:
             self._follow(group, self.deployments, APPS, "deployments", parse_deployment, namespace)
             self._follow(group, self.records, APPS, "controllerrevisions", parse_record, namespace)
@@ -175,7 +175,9 @@ class Caches:
     async def _resync(self) -> None:
         """Lists models now and then: kopf never tells of a deletion that it has missed."""
         while True:
-            await asyncio.sleep(self._settings.resync)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._missed.wait(), self._settings.resync)
+            self._missed.clear()
             try:
                 await self._list_models()
             except ApiError as error:
@@ -191,7 +193,3 @@ async def _trim() -> None:
     while True:
         give_back_memory()
         await asyncio.sleep(TRIM_SECONDS)
-
-
-async def _result(future: asyncio.Future[None]) -> None:
-    await future

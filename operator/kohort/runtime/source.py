@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 OnEvent = Callable[[str, Model], None]
 # kopf takes its time and only reads; the process need not wait for all of it.
 STOP_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -41,7 +43,7 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 class ModelSource:
-    """Runs kopf in a thread with a loop of its own, which it may clear of tasks as it likes.
+    """Runs kopf in a thread with loops of its own, and anew whenever it gives up.
 
     ``on_event`` is called in the loop that calls :meth:`start`: an event's type, the model.
     """
@@ -53,27 +55,26 @@ class ModelSource:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, ended: Callable[[], None]) -> None:
-        """Starts watching; ``ended`` is called when kopf gives up, whatever the reason."""
+    def start(self, failed: Callable[[], None]) -> None:
+        """Starts watching; ``failed`` is called when kopf has given up, and may have missed something."""
         loop = asyncio.get_running_loop()
         registry = self._registry(loop)
 
         def run() -> None:
-            try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=registry,
-                        settings=kopf_settings(),
-                        standalone=True,
-                        clusterwide=not self._namespaces,
-                        namespaces=self._namespaces,
-                        stop_flag=self._stop,
-                    )
-                )
-            except Exception:
-                log.exception("Watching models ended")
-            if not self._stop.is_set():
-                loop.call_soon_threadsafe(ended)
+            pause = FIRST_PAUSE
+            while not self._stop.is_set():
+                began = time.monotonic()
+                own = asyncio.new_event_loop()
+                try:
+                    own.run_until_complete(self._watch(registry))
+                except Exception:
+                    log.exception("Watching models failed, beginning anew in %.0f s", pause)
+                finally:
+                    own.close()
+                if not self._stop.wait(pause):
+                    loop.call_soon_threadsafe(failed)
+                lasted = time.monotonic() - began > LONGEST_PAUSE
+                pause = FIRST_PAUSE if lasted else min(pause * 2, LONGEST_PAUSE)
 
         self._thread = threading.Thread(target=run, name="kopf", daemon=True)
         self._thread.start()
@@ -83,6 +84,25 @@ class ModelSource:
         self._stop.set()
         if self._thread:
             await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+
+    async def _watch(self, registry: kopf.OperatorRegistry) -> None:
+        """Watches until it is stopped, or any part of kopf ends: its others might wait for ever."""
+        parts = await kopf.spawn_tasks(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop,
+        )
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=STOP_SECONDS)
+        for task in done:
+            task.result()
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
