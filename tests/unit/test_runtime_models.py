@@ -109,3 +109,11 @@ def test_a_watch_that_does_not_tell_what_a_list_has_told_lags() -> None:
     assert world.models.watch_lag() > 0
     world.models.remove(convert_model(content(8)))
     assert world.models.watch_lag() == 0
+
+
+def test_a_list_reads_again_only_what_has_changed() -> None:
+    world = World()
+    world.models.put(convert_model(content(5)))
+    known = world.models.get(KEY)
+    assert world.models.parse(msgspec.json.encode(content(5))) is known
+    assert world.models.parse(msgspec.json.encode(content(6))).version == 6

@@ -34,7 +34,7 @@ from kohort.route.gateway_api.routes import API_VERSION as GATEWAY_API_VERSION
 from kohort.route.gateway_api.routes import RouteKind
 from kohort.route.table import ModelKey
 from kohort.runtime.memory import give_back_memory
-from kohort.runtime.models import Model, Models, parse_model
+from kohort.runtime.models import Model, Models
 from kohort.runtime.settings import Settings
 from kohort.runtime.source import ModelSource
 
@@ -169,7 +169,7 @@ class Caches:
     async def _list_models(self) -> None:
         for namespace in self._namespaces:
             path = _path(MODELS, namespace, PLURAL)
-            models, version = await list_all(self._kube, path, {}, parse_model)
+            models, version = await list_all(self._kube, path, {}, self.models.parse)
             self.models.replace(models, int(version or 0), namespace)
 
     async def _resync(self) -> None:
@@ -182,6 +182,8 @@ class Caches:
                 await self._list_models()
             except ApiError as error:
                 log.warning("Cannot list models, trying again: %s", error)
+                await asyncio.sleep(max(RETRY_SECONDS, error.retry_after))
+                self._missed.set()
 
 
 def _path(api: str, namespace: str, resource: str) -> str:

@@ -67,7 +67,10 @@ _STATUS = msgspec.json.Decoder(Status)
 
 def parse_model(content: bytes | msgspec.Raw) -> Model:
     """A ModelDeployment out of its JSON."""
-    wire = _WIRE.decode(content)
+    return _read(_WIRE.decode(content))
+
+
+def _read(wire: _Wire) -> Model:
     return _model(
         wire.metadata, lambda: _SPEC.decode(wire.spec), lambda: _STATUS.decode(wire.status)
     )
@@ -121,6 +124,12 @@ class Models:
     def get(self, key: ModelKey) -> Model | None:
         """The model as last seen."""
         return self._models.get(key)
+
+    def parse(self, content: bytes | msgspec.Raw) -> Model:
+        """As :func:`parse_model`; what is known as it is already is not read again."""
+        wire = _WIRE.decode(content)
+        known = self._models.get(ModelKey(wire.metadata.namespace, wire.metadata.name))
+        return known if known and known.version == wire.metadata.version else _read(wire)
 
     def put(self, new: Model) -> None:
         """Takes a model from a watch, unless a later state is known."""
