@@ -22,7 +22,7 @@ BROKEN = Faults(share=0.2, codes=(409, 500))
 THROTTLED = Faults(calls_per_second=5)
 SHORT_WATCHES = Faults(watch_seconds=1)
 GONE = Faults(watch_seconds=1, watch_error=410)
-OUTAGE_SECONDS = 8
+OUTAGE_SECONDS = 5
 
 
 @pytest.fixture(scope="module")

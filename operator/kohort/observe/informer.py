@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 300
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+# A server that nobody can reach is not spared by waiting, and is to be found soon when it is back.
+LONGEST_PAUSE_UNREACHABLE = 3.0
 GONE = 410
 
 
@@ -89,6 +91,8 @@ class Informer(Generic[T]):
             except (ApiError, msgspec.MsgspecError) as error:
                 if isinstance(error, ApiError):
                     wait = error.retry_after
+                    if error.status == 0:
+                        pause = min(pause, LONGEST_PAUSE_UNREACHABLE)
                     if error.status == GONE:
                         self._version = ""
                 log.warning("Cannot follow %s, trying again: %s", self._path, error)
