@@ -119,7 +119,7 @@ class FaultyProxy:
         except (aiohttp.ClientError, TimeoutError, OSError):
             if request.transport is not None:
                 request.transport.abort()
-            raise
+            return web.Response(status=502)  # nobody hears it any more
         return self._fail(code) if code and not answer.prepared else answer
 
     async def _forward(self, request: web.Request, faults: Faults) -> web.StreamResponse:
