@@ -368,19 +368,33 @@ def test_a_prepared_table_that_is_refused_changes_nothing_also_when_it_is_publis
     assert (refusal.key, refusal.version) == (KEYS[0], bad.version)
 
 
-def test_a_prepared_table_that_is_not_published_is_dropped_by_whatever_comes_next() -> None:
+def test_a_prepared_table_is_dropped_when_it_is_taken_back_or_another_is_published() -> None:
     both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}
-    in_force, never = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25))
-    for change in ("prepare", "publish"):
+    in_force, never, other = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25, 50))
+    for change, left in (("prepare", in_force), ("publish", other)):
         catalogue, gateway = Catalogue(), GatewayModel()
         catalogue.publish(in_force, both)
         exchange = connected(catalogue, gateway)
         catalogue.prepare(never, both)
         settle(exchange, gateway, exchange.update(KEYS[0]))
         assert set(gateway.has[Kind.ROUTES]) == {name_of(in_force), name_of(never)}
-        assert getattr(catalogue, change)(in_force, both)
+        assert getattr(catalogue, change)(left, both)
         settle(exchange, gateway, exchange.update(KEYS[0]))
-        assert set(gateway.has[Kind.ROUTES]) == {name_of(in_force)}
+        assert set(gateway.has[Kind.ROUTES]) == {name_of(left)}
+
+
+def test_a_prepared_table_stays_while_only_pods_come_and_go() -> None:
+    some, more = ({"r1": (ENDPOINT,), "r2": pods} for pods in ((), (ENDPOINT,)))
+    in_force, following = (table(KEYS[0], "r1", "r2", weight) for weight in (5, 25))
+    catalogue, gateway = Catalogue(), GatewayModel()
+    catalogue.publish(in_force, some)
+    exchange = connected(catalogue, gateway)
+    catalogue.prepare(following, some)
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    assert catalogue.publish(in_force, more)
+    catalogue.prepare(following, more)
+    sent = exchange.update(KEYS[0])
+    assert {r.type_url for r in sent} == {Kind.ENDPOINTS}
 
 
 def test_a_refused_cluster_does_not_keep_a_new_gateway_from_the_other_models() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.route.table import CohortRoute, ModelKey, RouteTable, with_fallback
+from kohort.api.spec import Cohort, Model, Spec, Step
+from kohort.api.status import CohortStatus, Status
+from kohort.route.table import CohortRoute, ModelKey, RouteTable, foreseen, with_fallback
 
 KEY = ModelKey("shop", "burger")
 TABLES = st.builds(
@@ -48,3 +51,25 @@ def test_a_canary_with_pods_keeps_its_clients_and_every_cohort_keeps_its_slots(
         )
         if before.canary in serving:
             assert after == before
+
+
+def cohort(weight: int, step: int, canary: str = "v2") -> CohortStatus:
+    return CohortStatus(name="everyone", stable="v1", canary=canary, weight=weight, step=step)
+
+
+@pytest.mark.parametrize(
+    ("weight", "step", "expected"),
+    [(0, 0, 5), (5, 0, 50), (5, 1, 50), (50, 1, 100), (50, 2, 100), (100, 2, 100)],
+)
+def test_the_next_weight_of_a_rollout_is_foreseen(weight: int, step: int, expected: int) -> None:
+    steps = (Step(weight=5, hold="1m"), Step(weight=50, hold="1m"))
+    spec = Spec(model=Model(uri="file:///m"), cohorts=(Cohort(name="everyone", steps=steps),))
+    status = Status(desired="v2", cohorts=(cohort(weight, step),))
+    assert foreseen(spec, status).cohorts[0].weight == expected
+
+
+def test_nothing_is_foreseen_of_a_canary_that_is_given_up_or_where_there_is_none() -> None:
+    spec = Spec(model=Model(uri="file:///m"))
+    for canary, desired in (("v2", "v3"), ("", "v1")):
+        status = Status(desired=desired, cohorts=(cohort(0, 0, canary),))
+        assert foreseen(spec, status) == status

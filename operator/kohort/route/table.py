@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 
 from kohort.api.spec import Spec
 from kohort.api.status import Status
@@ -90,6 +91,22 @@ def with_fallback(table: RouteTable, serving: Container[str]) -> RouteTable:
         return replace(cohort, weight=0) if cohort.weight and empty else cohort
 
     return replace(table, cohorts=tuple(served(cohort) for cohort in table.cohorts))
+
+
+def foreseen(spec: Spec, status: Status) -> Status:
+    """The status after the most likely change of routes: the next weight of the first cohort on its way.
+
+    Any replica may have gateways fetch its routes in advance; whether it comes so is decided elsewhere.
+    """
+    steps = {c.name: tuple(step.weight for step in c.steps) for c in spec.cohorts}
+    for number, cohort in enumerate(status.cohorts):
+        if cohort.canary and cohort.canary == status.desired and cohort.weight < 100:
+            weights = (*steps.get(cohort.name, ()), 100)
+            coming = (w for w in weights[cohort.step :] if w > cohort.weight)
+            risen = structs.replace(cohort, weight=next(coming, 100))
+            cohorts = (*status.cohorts[:number], risen, *status.cohorts[number + 1 :])
+            return structs.replace(status, cohorts=cohorts)
+    return status
 
 
 def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:

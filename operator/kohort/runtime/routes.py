@@ -9,7 +9,7 @@ from kohort.api.status import Status
 from kohort.observe.capacity import endpoints, serving
 from kohort.observe.objects import Pod
 from kohort.observe.store import Store
-from kohort.route.table import Endpoints, ModelKey, RouteTable, route_table, with_fallback
+from kohort.route.table import Endpoints, ModelKey, RouteTable, foreseen, route_table, with_fallback
 from kohort.runtime.models import Models
 
 
@@ -49,7 +49,7 @@ class Publisher:
             self.refresh(model.key)
 
     def refresh(self, key: ModelKey) -> None:
-        """Publishes what is to be served of a model now."""
+        """Publishes what is to be served of a model now, and prepares what is likely to be served next."""
         if not self._begun:
             return
         model = self._models.get(key)
@@ -60,12 +60,14 @@ class Publisher:
             self._sink.publish(table, self._endpoints(table))
             self._published.add(key)
             self._on_publish()
+            if model is not None and model.spec is not None:
+                self.prepare(key, foreseen(model.spec, model.status))
         elif key in self._published:
             self._published.discard(key)
             self._sink.withdraw(key)
 
     def prepare(self, key: ModelKey, status: Status) -> None:
-        """Lets gateways fetch the routes of a status that is about to be written."""
+        """Lets gateways fetch the routes of a status that is about to be written, or may be."""
         model = self._models.get(key)
         if not self._begun or model is None or model.spec is None or not model.own_gateways:
             return

@@ -150,17 +150,16 @@ class Catalogue:
     def publish(self, table: RouteTable, endpoints: Endpoints) -> bool:
         """Take a model's table and endpoints; False when nothing is new.
 
-        What was prepared is either this or never used.
+        What was prepared stays while the table does; after that it is either this or never used.
         """
-        previous, prepared = self._models.get(table.key), self._prepared.pop(table.key, None)
+        previous, prepared = self._models.get(table.key), self._prepared.get(table.key)
         known = prepared if prepared is not None and prepared.table == table else previous
         model = Model(table, endpoints, known)
-        if (
-            previous is not None
-            and previous.table == table
-            and previous.endpoints == model.endpoints
-        ):
-            return prepared is not None
+        if previous is not None and previous.table == table:
+            if previous.endpoints == model.endpoints:
+                return False
+        else:
+            self._prepared.pop(table.key, None)
         self._models[table.key] = model
         return True
 
