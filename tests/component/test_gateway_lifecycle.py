@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -17,8 +18,10 @@ import pytest_asyncio
 
 from kohort.route.envoy.certificates import authority, gateway_files, operator_files
 from kohort.route.envoy.identity import Identity
+from kohort.route.envoy.resource import Kind
+from kohort.route.envoy.scopes import routes_name
 from kohort.route.envoy.server import RouteServer
-from kohort.route.table import Endpoint, ModelKey
+from kohort.route.table import Endpoint, ModelKey, RouteTable
 from tests.component.gateway_parts import (
     KEY,
     LOCALHOST,
@@ -163,6 +166,30 @@ async def test_a_weight_that_flips_under_load_loses_nothing(
                 await clients.more(50)
         assert clients.lost == {}
         assert clients.answers["200 r2"] > 0
+
+
+async def test_a_prepared_table_is_met_by_nobody_until_it_is_published(
+    tmp_path: Path, servers: dict[str, ModelServer]
+) -> None:
+    async with fleet(tmp_path) as made, aiohttp.ClientSession() as session:
+        for now, following in ((0, 100), (100, 0), (0, 100)):
+            made.server.publish(table(now), endpoints(servers))
+            await made.effective(table(now))
+            made.server.prepare(table(following), endpoints(servers))
+            await until(partial(holds, made, table(following)))
+            expected = "r2" if now else "r1"
+            for path in (PATH, f"/{KEY}/stage/v2", f"/{KEY.namespace}%2F{KEY.name}/stage/v2/m"):
+                for _ in range(20):
+                    async with session.get(made.gateways[0].url + path) as response:
+                        known = response.headers.get("x-kohort-revision")
+                        assert known == (expected if path == PATH else None)
+
+
+async def holds(made: Fleet, wanted: RouteTable) -> bool:
+    """Whether every gateway has acknowledged a table, served or not."""
+    name = routes_name(wanted.key, wanted.version)
+    exchanges = [stream.exchange for stream in made.server._streams]
+    return all(name in e._known[wanted.key].held[Kind.ROUTES] for e in exchanges)
 
 
 async def test_revisions_that_come_and_go_under_load_lose_nothing(

@@ -13,6 +13,7 @@ import msgspec
 from kohort.cli.documents import Document
 from kohort.cli.lint import checked
 from kohort.kube import ApiError, Kube, from_kubeconfig
+from kohort.route.envoy.routes import route_configuration
 from kohort.runtime.models import convert_model, parse_model
 from kohort_local.cluster import Cluster as LocalCluster
 from tests.component.generated_specs import spec
@@ -34,6 +35,8 @@ def carried_out(content: bytes) -> None:
     world = Cluster(model.spec)
     for _ in range(6):
         world.tick()
+        table = world.table()
+        assert table is None or route_configuration(table).content
     assert world.status.conditions
 
 
