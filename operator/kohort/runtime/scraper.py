@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from kohort.analysis.reading import Reading
-from kohort.observe.gateways import GatewayAddress
+from kohort.api.status import CohortStatus
+from kohort.observe.gateways import GatewayAddress, Scrape
+from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
-from kohort.runtime.models import Models
+from kohort.runtime.models import Model, Models
 from kohort.runtime.reconcile import Reconciler, analysing
 
-Look = Callable[[Sequence[GatewayAddress]], Awaitable[Mapping[tuple[ModelKey, str], Reading]]]
+Look = Callable[[Sequence[GatewayAddress]], Awaitable[Scrape]]
 
 
 class Scraper:
-    """One look per interval serves all models; without a canary anywhere there is none."""
+    """One look per interval serves all models; without a canary anywhere there is none.
+
+    Slots are counted as soon as a canary is named, so that what they did before is known. Nobody is
+    woken up for that.
+    """
 
     def __init__(
         self,
@@ -33,6 +40,7 @@ class Scraper:
         self._reconciler = reconciler
         self._wake = wake
         self._interval = interval
+        self._slots = SlotLedger()
 
     async def run(self) -> None:
         """Scrapes until cancelled."""
@@ -43,18 +51,31 @@ class Scraper:
             await asyncio.sleep(max(0.0, self._interval - spent))
 
     async def _once(self) -> None:
-        wanted = [m for m in self._models if m.own_gateways and analysing(m.status)]
         gateways = self._gateways()
-        if not wanted or not gateways:
+        if not gateways or not any(map(rolling, self._models)):
+            self._slots.keep(())
             return
         scrape = await self._scrape(gateways)
-        for model in wanted:
+        # Status as it is now: a weight of 0 says that no request in the scrape had the canary.
+        models = [model for model in self._models if rolling(model)]
+        self._slots.keep((m.key, c.name) for m in models for c in m.status.cohorts if c.canary)
+        for model in models:
             self._reconciler.take_readings(
                 model.key,
-                {
-                    cohort.name: scrape[model.key, cohort.name]
-                    for cohort in model.status.cohorts
-                    if cohort.canary
-                },
+                {c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary},
             )
-            self._wake(model.key)
+            if analysing(model.status):
+                self._wake(model.key)
+
+    def _reading(self, scrape: Scrape, model: Model, cohort: CohortStatus) -> Reading:
+        """What all gateways counted for one cohort, by arm and by slot."""
+        key = (model.key, cohort.name)
+        found = scrape.counts.get(key, {})
+        counts = {process: found.get(process, {}) for process in scrape.processes}
+        slots = self._slots.take(key, cohort.salt, cohort.weight, counts)
+        return replace(scrape[key], slots=slots)
+
+
+def rolling(model: Model) -> bool:
+    """Whether any cohort has a canary, with clients or without, at gateways that count."""
+    return model.own_gateways and any(cohort.canary for cohort in model.status.cohorts)
