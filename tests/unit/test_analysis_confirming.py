@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from kohort.analysis.confirming import (
     GUARD_FACTOR,
     Look,
-    SlotCounts,
     chance_of_slots,
     level,
     look,
     surprise,
 )
 from kohort.analysis.permutation import tail_share
+from kohort.analysis.slots import Totals
 from kohort.contract import SLOTS
 
 ALPHA = 0.01
@@ -37,20 +37,20 @@ def test_a_tail_is_the_share_of_choices_that_are_counted_one_by_one(data: st.Dat
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[SlotCounts, SlotCounts]:
+def worlds(draw: st.DrawFn) -> tuple[Totals, Totals]:
     """A past and a present of up to eight slots, of which each fails in any way of its own."""
     slots = draw(st.integers(2, 8))
 
-    def period() -> SlotCounts:
-        requests = [draw(st.integers(0, 40)) for _ in range(slots)]
-        return SlotCounts(requests, [draw(st.integers(0, n)) for n in requests])
+    def period() -> Totals:
+        requests = tuple(draw(st.integers(0, 40)) for _ in range(slots))
+        return Totals(requests, tuple(draw(st.integers(0, n)) for n in requests))
 
     return period(), period()
 
 
 @given(worlds(), st.integers(1, 7))
 def test_over_all_ways_to_draw_the_canary_a_small_chance_is_as_rare_as_it_says(
-    world: tuple[SlotCounts, SlotCounts], size: int
+    world: tuple[Totals, Totals], size: int
 ) -> None:
     past, now = world
     surprises = surprise(past, now)
@@ -62,7 +62,7 @@ def test_over_all_ways_to_draw_the_canary_a_small_chance_is_as_rare_as_it_says(
 
 @given(worlds(), st.data())
 def test_more_failures_of_the_canary_never_make_it_look_better(
-    world: tuple[SlotCounts, SlotCounts], data: st.DataObject
+    world: tuple[Totals, Totals], data: st.DataObject
 ) -> None:
     """One slot is the canary's: with more failures there, its surprise ranks no lower."""
     past, now = world
@@ -72,7 +72,7 @@ def test_more_failures_of_the_canary_never_make_it_look_better(
     slot = data.draw(st.sampled_from(active))
     worse = list(now.failed)
     worse[slot] = data.draw(st.integers(now.failed[slot], now.requests[slot]))
-    before, after = surprise(past, now), surprise(past, SlotCounts(now.requests, worse))
+    before, after = surprise(past, now), surprise(past, Totals(now.requests, tuple(worse)))
 
     def rank(surprises: dict[int, float]) -> int:
         return sum(value < surprises[slot] - 1e-9 for value in surprises.values())
@@ -81,9 +81,10 @@ def test_more_failures_of_the_canary_never_make_it_look_better(
 
 
 def test_no_requests_and_no_failures_surprise_nobody() -> None:
-    nothing = SlotCounts([0] * 4, [0] * 4)
+    nothing = Totals()
+    some = Totals((5, 0, 5, 5, *[0] * (SLOTS - 4)))
     assert surprise(nothing, nothing) == {}
-    assert surprise(nothing, SlotCounts([5, 0, 5, 5], [0] * 4)) == {0: 0.0, 2: 0.0, 3: 0.0}
+    assert surprise(nothing, some) == {0: 0.0, 2: 0.0, 3: 0.0}
 
 
 def test_what_all_looks_may_spend_together_is_alpha() -> None:
@@ -96,16 +97,16 @@ CANARY = frozenset(range(0, SLOTS, 10))
 
 
 def seen(
-    past: SlotCounts, now: SlotCounts, *, log_capital: float = CERTAIN, border: int | None = None
+    past: Totals, now: Totals, *, log_capital: float = CERTAIN, border: int | None = None
 ) -> Look:
     """A look at a canary of every tenth slot."""
     return look(past, now, CANARY, border, log_capital, ALPHA, sum(now.failed))
 
 
-def alike(requests: int, failed: int, canary_failed: int) -> SlotCounts:
+def alike(requests: int, failed: int, canary_failed: int) -> Totals:
     """Slots of which all have as many requests, and those of each arm as many failures."""
-    return SlotCounts(
-        [requests] * SLOTS, [canary_failed if s in CANARY else failed for s in range(SLOTS)]
+    return Totals(
+        (requests,) * SLOTS, tuple(canary_failed if s in CANARY else failed for s in range(SLOTS))
     )
 
 
@@ -122,23 +123,23 @@ def test_clients_that_failed_before_are_no_sign_of_harm() -> None:
 
 
 def test_one_client_that_fails_all_the_time_is_no_sign_of_harm() -> None:
-    failed = [200 if slot == 0 else 1 for slot in range(SLOTS)]
-    assert not seen(alike(50, 1, 1), SlotCounts([200] * SLOTS, failed)).confirmed
+    now = Totals((200,) * SLOTS, (200, *[1] * (SLOTS - 1)))
+    assert not seen(alike(50, 1, 1), now).confirmed
 
 
 def test_a_slot_of_both_arms_has_no_say() -> None:
-    now = SlotCounts([100] * SLOTS, [90 if slot == 0 else 1 for slot in range(SLOTS)])
-    without = SlotCounts([100] * SLOTS, [1] * SLOTS)
+    now = Totals((100,) * SLOTS, (90, *[1] * (SLOTS - 1)))
+    without = Totals((100,) * SLOTS, (1,) * SLOTS)
     past = alike(50, 1, 1)
     assert seen(past, now, border=0).chance == seen(past, without, border=0).chance
 
 
-def few(**slots: tuple[int, int]) -> SlotCounts:
+def few(**slots: tuple[int, int]) -> Totals:
     """(requests, failed) of the few slots that have any; ``s10`` is slot 10."""
     requests, failed = [0] * SLOTS, [0] * SLOTS
     for name, (sent, bad) in slots.items():
         requests[int(name[1:])], failed[int(name[1:])] = sent, bad
-    return SlotCounts(requests, failed)
+    return Totals(tuple(requests), tuple(failed))
 
 
 def test_with_few_clients_a_guard_decides_and_says_so() -> None:
@@ -164,6 +165,6 @@ def test_with_few_clients_one_that_failed_before_is_not_the_canarys_doing() -> N
 
 def test_a_look_at_many_slots_takes_no_chance() -> None:
     random = Random(1)
-    requests = [random.randint(1, 400) for _ in range(SLOTS)]
-    now = SlotCounts(requests, [min(n, random.randint(0, 9)) for n in requests])
+    requests = tuple(random.randint(1, 400) for _ in range(SLOTS))
+    now = Totals(requests, tuple(min(n, random.randint(0, 9)) for n in requests))
     assert seen(alike(50, 1, 1), now) == seen(alike(50, 1, 1), now)

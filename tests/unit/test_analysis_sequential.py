@@ -22,7 +22,7 @@ from kohort.analysis.sequential import (
     relabelled,
     unseen_since,
 )
-from kohort.analysis.slots import SlotState, decode
+from kohort.analysis.slots import SlotState, Totals, decode
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.spec import Metric, MetricName
@@ -309,13 +309,13 @@ def test_harm_that_only_a_few_clients_meet_is_not_the_canarys_doing() -> None:
 def test_slots_are_labelled_anew_at_another_weight_and_keep_their_past() -> None:
     evidence = after(started(), reading(10, a=((100, 1), (300, 3))))
     counted = slot_state(evidence)
-    assert (sum(counted.requests), sum(counted.failed), counted.weight) == (400, 4, WEIGHT)
+    assert (sum(counted.since.requests), sum(counted.since.failed)) == (400, 4)
     raised = slot_state(relabelled(evidence, 50))
-    assert (sum(raised.requests), sum(raised.failed), raised.weight) == (0, 0, 50)
-    assert raised.past_requests == counted.past_requests
+    assert (raised.since, raised.weight) == (Totals(), 50)
+    assert raised.before == counted.before
     assert relabelled(evidence, WEIGHT) == evidence
     later = after(relabelled(evidence, 50), reading(20, a=((300, 1), (500, 3))))
-    assert sum(slot_state(later).requests) == 400
+    assert sum(slot_state(later).since.requests) == 400
     assert later.canary.requests == 300
 
 
@@ -325,11 +325,11 @@ def test_an_operator_that_starts_anew_counts_no_slot_twice() -> None:
     assert full.slots is not None
     other = replace(full.slots, counter="another", past_requests=None, past_failed=None)
     evidence = after(evidence, replace(full, slots=other))
-    assert sum(slot_state(evidence).requests) == 400
+    assert sum(slot_state(evidence).since.requests) == 400
     more = reading(30, a=((300, 1), (900, 3)))
     assert more.slots is not None
     evidence = after(evidence, replace(more, slots=replace(more.slots, counter="another")))
-    assert sum(slot_state(evidence).requests) == 800
+    assert sum(slot_state(evidence).since.requests) == 800
 
 
 @pytest.mark.parametrize("slots", ["", "0:", "1:=", "1:AAAA", "1:kA=="])

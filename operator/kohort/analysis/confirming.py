@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kohort.analysis.permutation import tail_share
+from kohort.analysis.slots import Totals
 from kohort.analysis.wording import one_in
 
 CLIP = 3.0
@@ -40,14 +41,6 @@ GUARD_RATIO = 3.0
 
 
 @dataclass(frozen=True)
-class SlotCounts:
-    """Requests and failures by slot number, both arms together."""
-
-    requests: Sequence[int]
-    failed: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Look:
     """What slots say to an accusation: whether they bear it out, and why in words."""
 
@@ -72,8 +65,8 @@ _EPOCHS = (FAVOURED_EPOCHS * math.pi / math.tanh(math.pi * FAVOURED_EPOCHS) - 1)
 
 
 def look(
-    past: SlotCounts,
-    now: SlotCounts,
+    past: Totals,
+    now: Totals,
     canary: Collection[int],
     border: int | None,
     log_capital: float,
@@ -86,7 +79,7 @@ def look(
     which no permutation can label. ``log_capital``: of the bets on single requests.
     ``failures``: of both arms since the analysis began.
     """
-    whole = SlotCounts(_without(now.requests, border), _without(now.failed, border))
+    whole = Totals(_without(now.requests, border), _without(now.failed, border))
     active = {slot for slot, requests in enumerate(whole.requests) if requests}
     chosen = active.intersection(canary)
     allowed = level(alpha, failures)
@@ -102,8 +95,8 @@ def look(
 
 
 def _few_clients(
-    past: SlotCounts,
-    now: SlotCounts,
+    past: Totals,
+    now: Totals,
     canary: Collection[int],
     active: int,
     log_capital: float,
@@ -124,7 +117,7 @@ def _few_clients(
     return Look(True, 1.0, told)
 
 
-def _fails_anew(past: SlotCounts, now: SlotCounts, slot: int) -> bool:
+def _fails_anew(past: Totals, now: Totals, slot: int) -> bool:
     requests, failed = now.requests[slot], now.failed[slot]
     if past.requests[slot] < KNOWN_REQUESTS:
         return 2 * failed >= requests > 0
@@ -132,11 +125,11 @@ def _fails_anew(past: SlotCounts, now: SlotCounts, slot: int) -> bool:
     return failed > GUARD_RATIO * usual * requests
 
 
-def _without(numbers: Sequence[int], slot: int | None) -> Sequence[int]:
-    return [0 if each == slot else number for each, number in enumerate(numbers)]
+def _without(numbers: Sequence[int], slot: int | None) -> tuple[int, ...]:
+    return tuple(0 if each == slot else number for each, number in enumerate(numbers))
 
 
-def surprise(past: SlotCounts, now: SlotCounts) -> dict[int, float]:
+def surprise(past: Totals, now: Totals) -> dict[int, float]:
     """How much more than expected each slot has failed; only slots that sent anything.
 
     Expected is what a slot did before there was a canary, shrunk towards all slots' rate, in all as
@@ -160,7 +153,7 @@ def surprise(past: SlotCounts, now: SlotCounts) -> dict[int, float]:
     return result
 
 
-def _expected(past: SlotCounts, now: SlotCounts, active: Sequence[int]) -> dict[int, float]:
+def _expected(past: Totals, now: Totals, active: Sequence[int]) -> dict[int, float]:
     """Failures by slot that its past makes likely, scaled to as many as there were in all."""
     requests = sum(past.requests) + sum(now.requests)
     rate = (sum(past.failed) + sum(now.failed)) / requests

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
-from kohort.analysis.confirming import LOOK_GROWTH, Look, SlotCounts, look
+from kohort.analysis.confirming import LOOK_GROWTH, Look, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
 from kohort.analysis.reading import Count, Reading
 from kohort.analysis.slots import SlotState, at_weight, counted, decode, encode
@@ -159,9 +159,7 @@ def _anew(
 
 def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failures: int) -> Look:
     canary, border = canary_slots(slots.weight, trial.salt)
-    past = SlotCounts(slots.past_requests, slots.past_failed)
-    now = SlotCounts(slots.requests, slots.failed)
-    return look(past, now, canary, border, harm, alpha, failures)
+    return look(slots.before, slots.since, canary, border, harm, alpha, failures)
 
 
 def _judged(

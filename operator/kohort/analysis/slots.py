@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from operator import sub
 
 import msgspec
 from msgspec import Struct, structs
@@ -14,77 +15,85 @@ from kohort.contract import SLOTS
 FORMAT = "1:"
 """Begins every text; another format begins with another number."""
 
-Numbers = tuple[int, ...]
-"""By slot number."""
+CHECKSUM_BYTES = 4
 
-_NONE_YET = (0,) * SLOTS
+
+class Totals(Struct, frozen=True, array_like=True):
+    """Requests and failures by slot number, of both arms and all gateways together."""
+
+    requests: tuple[int, ...] = (0,) * SLOTS
+    failed: tuple[int, ...] = (0,) * SLOTS
+
+    def minus(self, other: Totals) -> Totals:
+        """What these have more than the others, slot by slot."""
+        return Totals(
+            tuple(map(sub, self.requests, other.requests)),
+            tuple(map(sub, self.failed, other.failed)),
+        )
+
+
+_NOTHING = msgspec.msgpack.encode(Totals())
 
 
 class SlotState(Struct, frozen=True, array_like=True):
-    """Requests and failures by slot, both arms together, and the totals that they were computed up to.
+    """What slots have sent, and the totals that it was computed up to.
 
-    ``weight``: the canary's percentage while ``requests`` and ``failed`` were counted; another weight
-    labels slots anew and counts from nought. ``past_…``: before any client had the canary.
-    ``seen_…``: totals of ``counter`` when they were last read. ``opening``: that the first totals
-    bring the past with them. ``looked_at``: failures of both arms at the last look; ``told``: what
-    it found.
+    ``weight``: the canary's percentage since ``base``; another weight labels slots anew and counts from
+    nought. ``seen``: totals of ``counter`` when they were last read; what counts is ``seen`` less
+    ``base``. ``past``: what was sent before any client had the canary. ``opening``: that the first
+    totals bring the past with them. ``looked_at``: failures of both arms at the last look; ``told``:
+    what it found. Totals stay encoded, because a look is rarer than a scrape by far.
     """
 
     weight: int
     opening: bool = False
     counter: str = ""
-    past_requests: Numbers = _NONE_YET
-    past_failed: Numbers = _NONE_YET
-    requests: Numbers = _NONE_YET
-    failed: Numbers = _NONE_YET
-    seen_requests: Numbers = _NONE_YET
-    seen_failed: Numbers = _NONE_YET
+    past: bytes = _NOTHING
+    base: bytes = _NOTHING
+    seen: bytes = _NOTHING
     looked_at: int = 0
     told: str = ""
 
+    @property
+    def before(self) -> Totals:
+        """What was sent before any client had the canary."""
+        return _totals(self.past)
 
-def counted(state: SlotState, totals: SlotTotals | None) -> SlotState:
-    """The state with what is new in the totals.
+    @property
+    def since(self) -> Totals:
+        """What was sent since the canary has its weight."""
+        return _totals(self.seen).minus(_totals(self.base))
+
+
+def counted(state: SlotState, read: SlotTotals | None) -> SlotState:
+    """The state with what is new in the totals that were read.
 
     Totals of a counter that was not seen before bring nothing, for what they hold may be known: the
     next ones do. The exception is the first totals of a rollout, which bring the past.
     """
-    if totals is None:
+    if read is None:
         return state
-    if state.opening and totals.past_requests is not None and totals.past_failed is not None:
-        state = structs.replace(
-            state,
-            counter=totals.counter,
-            past_requests=totals.past_requests,
-            past_failed=totals.past_failed,
-            seen_requests=totals.past_requests,
-            seen_failed=totals.past_failed,
-        )
-    if state.counter == totals.counter:
-        state = structs.replace(
-            state,
-            requests=_grown(state.requests, state.seen_requests, totals.requests),
-            failed=_grown(state.failed, state.seen_failed, totals.failed),
-        )
+    totals = Totals(read.requests, read.failed)
+    seen = msgspec.msgpack.encode(totals)
+    past, base = state.past, state.base
+    if state.opening and read.past_requests is not None and read.past_failed is not None:
+        past = base = msgspec.msgpack.encode(Totals(read.past_requests, read.past_failed))
+    elif read.counter != state.counter:
+        base = msgspec.msgpack.encode(totals.minus(state.since))
     return structs.replace(
-        state,
-        opening=False,
-        counter=totals.counter,
-        seen_requests=totals.requests,
-        seen_failed=totals.failed,
+        state, opening=False, counter=read.counter, past=past, base=base, seen=seen
     )
 
 
 def at_weight(state: SlotState, weight: int) -> SlotState:
     """The state from when the canary has another weight; the past stays what it was."""
-    if weight == state.weight:
-        return state
-    return structs.replace(state, weight=weight, requests=_NONE_YET, failed=_NONE_YET)
+    return structs.replace(state, weight=weight, base=state.seen)
 
 
 def encode(state: SlotState) -> str:
-    """The state as text; at most 12 KiB."""
-    return FORMAT + base64.b64encode(msgspec.msgpack.encode(state)).decode()
+    """The state as text with a checksum; at most 12 KiB."""
+    content = msgspec.msgpack.encode(state)
+    return FORMAT + base64.b64encode(content + _checksum(content)).decode()
 
 
 def decode(text: str) -> SlotState | None:
@@ -92,20 +101,20 @@ def decode(text: str) -> SlotState | None:
     if not text.startswith(FORMAT):
         return None
     try:
-        content = base64.b64decode(text.removeprefix(FORMAT), validate=True)
-        state = msgspec.msgpack.decode(content, type=SlotState)
+        both = base64.b64decode(text.removeprefix(FORMAT), validate=True)
+        content, checksum = both[:-CHECKSUM_BYTES], both[-CHECKSUM_BYTES:]
+        return (
+            msgspec.msgpack.decode(content, type=SlotState)
+            if checksum == _checksum(content)
+            else None
+        )
     except (binascii.Error, msgspec.MsgspecError):
         return None
-    numbers = (
-        state.past_requests,
-        state.past_failed,
-        state.requests,
-        state.failed,
-        state.seen_requests,
-        state.seen_failed,
-    )
-    return state if all(len(each) == SLOTS for each in numbers) else None
 
 
-def _grown(before: Numbers, seen: Numbers, now: Numbers) -> Numbers:
-    return tuple(b + n - s for b, s, n in zip(before, seen, now, strict=True))
+def _checksum(content: bytes) -> bytes:
+    return binascii.crc32(content).to_bytes(CHECKSUM_BYTES)
+
+
+def _totals(encoded: bytes) -> Totals:
+    return msgspec.msgpack.decode(encoded, type=Totals)
