@@ -68,7 +68,7 @@ def test_a_world_is_the_same_for_the_same_seed() -> None:
 
 
 def test_clients_send_and_fail_as_often_as_they_are_said_to() -> None:
-    world = World(base=0.1, concentration=5, zipf=0, weights=((6000, 25),), clients=20_000)
+    world = World(base=0.1, concentration=20, zipf=0, weights=((6000, 25),), clients=100_000)
     run = next(runs(world, 1, seed=6))
     canary, canary_failed, stable, stable_failed = (counts.sum() for counts in run.arms)
     assert canary + stable == pytest.approx(50 * 6000, rel=0.02)
