@@ -7,6 +7,7 @@ arm send adds up to two Poisson numbers: requests that fail and requests that do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,10 +28,11 @@ class World:
 
     ``concentration``: of the Beta distribution of clients' failure rates; 0: all have the same.
     ``bursts``: a client fails for a whole scrape or not at all. ``weights``: (seconds, percentage) of
-    each step. ``harm``: factor of every client's failure rate on the canary. ``broken``: share of
-    clients for whom the canary always fails. ``daily``: by how much traffic and failure rate swing
-    over the whole time. ``lost``: chance that a scrape is lost. ``resets``: chance that a gateway
-    starts anew within a scrape, and half of what it counted since the last one is lost.
+    each step. ``harm``: factor of every client's failure rate on the canary. ``added``: instead of it,
+    what the factor adds to the failed share of these clients' requests. ``broken``: share of clients
+    for whom the canary always fails. ``daily``: by how much traffic and failure rate swing over the
+    whole time. ``lost``: chance that a scrape is lost. ``resets``: chance that a gateway starts anew
+    within a scrape, and half of what it counted since the last one is lost.
     """
 
     clients: int = 2000
@@ -43,6 +45,7 @@ class World:
     past: float = 120.0
     scrape: float = 5.0
     harm: float = 1.0
+    added: float = 0.0
     broken: float = 0.0
     daily: float = 0.0
     lost: float = 0.0
@@ -90,7 +93,7 @@ def runs(world: World, count: int, seed: int) -> Iterator[Run]:
 
 
 def _run(world: World, random: np.random.Generator) -> Run:
-    traffic = np.arange(1, world.clients + 1) ** -world.zipf
+    traffic = np.arange(1.0, world.clients + 1) ** -world.zipf
     traffic *= world.rate * world.scrape / traffic.sum()
     slot = random.integers(0, SLOTS, world.clients)
     # A client's place within its slot decides on which side of a border it is.
@@ -100,7 +103,7 @@ def _run(world: World, random: np.random.Generator) -> Run:
     rank = np.empty(SLOTS)
     rank[list(canary_order(salt))] = np.arange(SLOTS)
     position = rank[slot] + place
-    worse = np.minimum(1.0, failing * world.harm)
+    worse = np.minimum(1.0, failing * _factor(world, failing, traffic))
     worse[random.random(world.clients) < world.broken] = 1.0
     clients = _Clients(world, slot, traffic)
     pasts = round(world.past / world.scrape)
@@ -115,6 +118,19 @@ def _run(world: World, random: np.random.Generator) -> Run:
     requests, failed = np.concatenate(parts, axis=1)
     _mishaps(world, random, requests, failed)
     return Run(world, salt, requests, failed, *past.sum(axis=(1, 3)))
+
+
+def _factor(world: World, failing: Shares, traffic: Shares) -> float:
+    """What makes each client's failure rate so much larger as the world says, none beyond 1."""
+    if not world.added:
+        return world.harm
+    aim = (traffic * failing).sum() + world.added * traffic.sum()
+    low, high = 1.0, 1e9
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        enough = (traffic * np.minimum(1.0, failing * middle)).sum() >= aim
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def _failure_rates(world: World, random: np.random.Generator) -> Shares:
