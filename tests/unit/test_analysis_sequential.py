@@ -261,6 +261,20 @@ def test_a_canary_that_is_not_worse_passes() -> None:
     assert proof_share(evidence, 0.05) == 1
 
 
+def test_a_proof_by_requests_of_a_few_lucky_clients_is_none() -> None:
+    """All of stable's failures are one slot's: with such clients it is luck not to have one."""
+    whole = reading(10, a=((10_000, 0), (30_000, 300)))
+    assert whole.slots is not None
+    canary, _ = canary_slots(WEIGHT, TRIAL.salt)
+    one = min(set(range(256)) - canary)
+    failed = tuple(300 if slot == one else 0 for slot in range(256))
+    requests = tuple(n + 300 * (slot == one) for slot, n in enumerate(whole.slots.requests))
+    clumped = replace(whole, slots=replace(whole.slots, requests=requests, failed=failed))
+    evidence = after(started(), clumped)
+    assert evidence.verdict is Verdict.INSUFFICIENT
+    assert "client slots do not bear it out" in evidence.message
+
+
 def test_another_margin_needs_another_proof() -> None:
     proven = [reading(s, a=((100 * s, 0), (300 * s, 0))) for s in range(1, 9)]
     evidence = after(started(), *proven)

@@ -49,14 +49,15 @@ class Look:
     told: str
 
 
-def level(alpha: float, failures: int) -> float:
-    """What one look may spend of ``alpha`` when so many requests of both arms have failed.
+def level(alpha: float, count: int, first: int = FIRST_EPOCH) -> float:
+    """What one look may spend of ``alpha`` when so much has been counted of both arms.
 
-    The levels of all epochs add up to ``alpha``. Which epoch it is depends on no arm: one look at the
-    end of each would be exact for ever. Looks in between are covered by what an epoch's level leaves
-    unused, because only looks that follow an accusation are taken: docs/statistics.md measures it.
+    ``count``: failures, or requests; ``first``: when the first epoch begins to end. The levels of all
+    epochs add up to ``alpha``. Which epoch it is depends on no arm: one look at the end of each would
+    be exact for ever. Looks in between are covered by what an epoch's level leaves unused, because only
+    looks that follow an accusation are taken: docs/statistics.md measures it.
     """
-    epoch = 1 + max(0, math.floor(math.log(max(failures, 1) / FIRST_EPOCH, EPOCH_GROWTH)))
+    epoch = 1 + max(0, math.floor(math.log(max(count, 1) / first, EPOCH_GROWTH)))
     return alpha / _EPOCHS / (1 + (epoch / FAVOURED_EPOCHS) ** 2)
 
 

@@ -17,6 +17,9 @@ from kohort.contract import SLOTS
 FEWEST_SLOTS = 8
 """Slots that each arm needs, for less says nothing about how much slots differ."""
 
+PROOF_EPOCH = 1000
+"""Requests of both arms at which the first epoch of looks for a proof ends at the earliest."""
+
 
 def chance_of_luck(
     past: Totals, now: Totals, canary: Collection[int], border: int | None, margin: float

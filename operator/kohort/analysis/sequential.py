@@ -11,10 +11,11 @@ from msgspec import Struct, structs
 
 from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
-from kohort.analysis.confirming import LOOK_GROWTH, Look, look
+from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
-from kohort.analysis.slots import SlotState, at_weight, counted, decode, encode
+from kohort.analysis.slots import SlotState, at_weight, counted, decode, encode, unproven
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.quantity import share
@@ -116,7 +117,9 @@ def advance(
         state.sources, reading, trial.canary, trial.stable, complete=state.complete
     )
     margin = share(metric.margin)
-    proof = state.proof if margin == state.margin else _NO_PROOF_YET
+    proof = state.proof
+    if margin != state.margin:
+        proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
         margin=margin,
         at=reading.at,
@@ -140,6 +143,9 @@ def advance(
     if harm >= math.log(1 / rates.alpha) and failures >= LOOK_GROWTH * slots.looked_at:
         seen = _look(slots, trial, harm, rates.alpha, failures)
         slots = structs.replace(slots, looked_at=failures, told=seen.told)
+    requests = evidence.canary.requests + evidence.stable.requests
+    if _proves(state, rates) and requests >= LOOK_GROWTH * slots.proof_looked_at:
+        slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
     evidence = structs.replace(evidence, slots=encode(slots))
     return _judged(evidence, state, slots, seen, reading, batch, metric, rates, now)
 
@@ -162,6 +168,22 @@ def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failures: i
     return look(slots.before, slots.since, canary, border, harm, alpha, failures)
 
 
+def _proves(state: State, rates: Rates) -> bool:
+    """Whether single requests prove that the canary is not worse by the margin."""
+    return log_mean(state.proof) >= math.log(1 / rates.beta)
+
+
+def _asked_for_proof(
+    slots: SlotState, trial: Trial, margin: float, beta: float, requests: int
+) -> SlotState:
+    """The slots with whether they bear out a proof."""
+    canary, border = canary_slots(slots.weight, trial.salt)
+    chance = chance_of_luck(slots.before, slots.since, canary, border, margin)
+    needed = level(beta, requests, PROOF_EPOCH)
+    doubt = f"chance {wording.one_in(chance)}, {wording.one_in(needed)} is needed"
+    return structs.replace(slots, proof_looked_at=requests, proven=chance <= needed, doubt=doubt)
+
+
 def _judged(
     evidence: Evidence,
     state: State,
@@ -178,7 +200,7 @@ def _judged(
     harm, proof = log_mean(state.harm), log_mean(state.proof)
     if seen is not None and seen.confirmed:
         verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm, seen.told)
-    elif proof >= math.log(1 / rates.beta):
+    elif _proves(state, rates) and slots.proven:
         verdict = Verdict.PASS
         message = wording.passed_message(canary, stable, proof, metric.margin)
     elif reading.errors:
@@ -187,6 +209,9 @@ def _judged(
     elif harm >= math.log(1 / rates.alpha):
         verdict = Verdict.INSUFFICIENT
         message = wording.accused_message(canary, stable, harm, slots.told)
+    elif _proves(state, rates):
+        verdict = Verdict.INSUFFICIENT
+        message = wording.doubted_message(canary, stable, metric.margin, slots.doubt)
     else:
         began = from_time(evidence.since) if evidence.since else now
         verdict = Verdict.INSUFFICIENT

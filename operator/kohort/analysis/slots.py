@@ -42,7 +42,9 @@ class SlotState(Struct, frozen=True, array_like=True):
     nought. ``seen``: totals of ``counter`` when they were last read; what counts is ``seen`` less
     ``base``. ``past``: what was sent before any client had the canary. ``opening``: that the first
     totals bring the past with them. ``looked_at``: failures of both arms at the last look; ``told``:
-    what it found. Totals stay encoded, because a look is rarer than a scrape by far.
+    what it found. ``proof_looked_at``: requests of both arms when slots were last asked for a proof;
+    ``proven``: what they said; ``doubt``: why not, in words. Totals stay encoded, because a look is
+    rarer than a scrape by far.
     """
 
     weight: int
@@ -53,6 +55,9 @@ class SlotState(Struct, frozen=True, array_like=True):
     seen: bytes = _NOTHING
     looked_at: int = 0
     told: str = ""
+    proof_looked_at: int = 0
+    proven: bool = False
+    doubt: str = ""
 
     @property
     def before(self) -> Totals:
@@ -87,7 +92,12 @@ def counted(state: SlotState, read: SlotTotals | None) -> SlotState:
 
 def at_weight(state: SlotState, weight: int) -> SlotState:
     """The state from when the canary has another weight; the past stays what it was."""
-    return structs.replace(state, weight=weight, base=state.seen)
+    return unproven(structs.replace(state, weight=weight, base=state.seen))
+
+
+def unproven(state: SlotState) -> SlotState:
+    """The state without what was proven of it: of other slots, or within another margin."""
+    return structs.replace(state, proof_looked_at=0, proven=False, doubt="")
 
 
 def encode(state: SlotState) -> str:

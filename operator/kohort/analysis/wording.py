@@ -51,6 +51,14 @@ def passed_message(canary: Tally, stable: Tally, log_capital: float, margin: str
     )
 
 
+def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> str:
+    """Why a proof by single requests is none yet."""
+    return cut(
+        f"{figures(canary, stable)}; not worse by {margin} if requests were independent, but client "
+        f"slots do not bear it out: {slots}"
+    )
+
+
 def unread_message(canary: Tally, stable: Tally, errors: tuple[str, ...]) -> str:
     """Why counters say nothing for now."""
     return cut(f"counters could not be read: {'; '.join(errors)}", f"; {figures(canary, stable)}")
