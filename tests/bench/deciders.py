@@ -12,27 +12,29 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from kohort.analysis.betting import HARM_BETS
-from kohort.analysis.confirming import LOOK_GROWTH, look
+from kohort.analysis.betting import HARM_BETS, PROOF_BETS
+from kohort.analysis.confirming import LOOK_GROWTH, level, look
+from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.slots import Totals
 from kohort.analysis.split import canary_slots
 from tests.bench.worlds import Run
 
-ALPHA = 0.01
+ALPHA, BETA = 0.01, 0.05
 Array = npt.NDArray[np.float64]
 Decider = Callable[[Run], int | None]
-_BETS = np.array(HARM_BETS)
+_BETS, _PROOF = np.array(HARM_BETS), np.array(PROOF_BETS)
 _Z = NormalDist().inv_cdf(1 - ALPHA)
 
 
-def capital(run: Run) -> Array:
+def capital(run: Run, bets: Array = _BETS, margin: float = 0.0) -> Array:
     """Log of the mean capital after each scrape: ``betting.raised`` and ``log_mean`` at once."""
     canary, canary_failed, stable, stable_failed = run.arms
     both = (canary > 0) & (stable > 0)
     share = np.where(both, canary / np.maximum(1, canary + stable), 0.0)
-    for_stable = 1 / (1 - share[:, None] + share[:, None] * _BETS)
-    gain = canary_failed[:, None] * np.log(_BETS * for_stable)
+    for_stable = 1 / (1 - share[:, None] + share[:, None] * bets)
+    gain = canary_failed[:, None] * np.log(bets * for_stable)
     gain += stable_failed[:, None] * np.log(for_stable)
+    gain -= canary[:, None] * margin * (bets * for_stable - 1)
     logs = np.where(both[:, None], gain, 0.0).cumsum(axis=0)
     highest = logs.max(axis=1, keepdims=True)
     result: Array = highest[:, 0] + np.log(np.exp(logs - highest).mean(axis=1))
@@ -49,24 +51,34 @@ def kohort(run: Run) -> int | None:
     log_capital = capital(run)
     failures = run.failed.sum(axis=(1, 2)).cumsum()
     weights = run.world.weight_of_scrape
-    past = Totals(tuple(run.past_requests.tolist()), tuple(run.past_failed.tolist()))
+    past = _past(run)
     looked_at = 0.0
     for scrape in np.flatnonzero(log_capital >= math.log(1 / ALPHA)).tolist():
         if failures[scrape] < LOOK_GROWTH * looked_at:
             continue
         looked_at = failures[scrape]
-        since = weights.index(weights[scrape])
-        now = Totals(
-            *(
-                tuple(counts[since : scrape + 1].sum(axis=(0, 2)).tolist())
-                for counts in (run.requests, run.failed)
-            )
-        )
         canary, border = canary_slots(weights[scrape], run.salt)
+        now = _since(run, weights.index(weights[scrape]), scrape)
         seen = look(past, now, canary, border, log_capital[scrape], ALPHA, int(looked_at))
         if seen.confirmed:
             return scrape
     return None
+
+
+def proofs(run: Run, margin: float) -> tuple[int | None, int | None]:
+    """When single requests prove that the canary is not worse by a margin, and when Kohort says so."""
+    proven = capital(run, _PROOF, margin) >= math.log(1 / BETA)
+    requests = run.requests.sum(axis=(1, 2)).cumsum()
+    canary, border = canary_slots(run.world.weights[0][1], run.salt)
+    looked_at = 0.0
+    for scrape in np.flatnonzero(proven).tolist():
+        if requests[scrape] < LOOK_GROWTH * looked_at:
+            continue
+        looked_at = requests[scrape]
+        chance = chance_of_luck(_past(run), _since(run, 0, scrape), canary, border, margin)
+        if chance <= level(BETA, int(looked_at), PROOF_EPOCH):
+            return _first(proven), scrape
+    return _first(proven), None
 
 
 def peeking(run: Run) -> int | None:
@@ -127,6 +139,16 @@ DECIDERS: dict[str, Decider] = {
     "single requests": single_requests,
     "Kohort": kohort,
 }
+
+
+def _past(run: Run) -> Totals:
+    return Totals(tuple(run.past_requests.tolist()), tuple(run.past_failed.tolist()))
+
+
+def _since(run: Run, first: int, last: int) -> Totals:
+    """What slots sent from one scrape to another, both included."""
+    counts = (c[first : last + 1].sum(axis=(0, 2)) for c in (run.requests, run.failed))
+    return Totals(*(tuple(c.tolist()) for c in counts))
 
 
 def _z(run: Run) -> Array:

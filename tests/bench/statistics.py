@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 
 from kohort.analysis.betting import requests_to_tell
-from tests.bench.deciders import ALPHA, DECIDERS, kohort, single_requests
+from tests.bench.deciders import ALPHA, DECIDERS, kohort, proofs, single_requests
 from tests.bench.worlds import World, runs
 
 SEED = 20261126
@@ -75,6 +75,16 @@ HARM = {
     "all clients break": replace(CLUMPED, broken=1),
     "50 clients, all break": replace(CLUMPED, clients=50, broken=1),
     "10 clients at 50 %, all break": replace(CLUMPED, clients=10, broken=1, weights=((600, 50),)),
+}
+PROOF = World(rate=200, weights=((1800, 25),), scrape=10)
+PROOFS = {
+    "independent requests": PROOF,
+    "concentration 20": replace(PROOF, concentration=20),
+    "concentration 5": replace(PROOF, concentration=5),
+    "concentration 1": replace(PROOF, concentration=1),
+    "concentration 1, in bursts": replace(PROOF, concentration=1, bursts=True),
+    "concentration 5, 10 % canary": replace(PROOF, concentration=5, weights=((1800, 10),)),
+    "whales (Zipf 1.2)": replace(PROOF, concentration=1, zipf=1.2),
 }
 
 
@@ -191,6 +201,29 @@ def detection(count: int) -> Table:
     return Table("detection", head, rows)
 
 
+def promotions(count: int) -> Table:
+    """Proofs of non-inferiority of a canary at the margin, and of an equal one."""
+    rows = []
+    for name, world in PROOFS.items():
+        for margin in (0.01, 0.005):
+            single = both = equal = 0
+            for run in runs(replace(world, added=margin), count, SEED + 3):
+                alone, proven = proofs(run, margin)
+                single, both = single + (alone is not None), both + (proven is not None)
+            for run in runs(world, count, SEED + 4):
+                equal += proofs(run, margin)[1] is not None
+            alone_told = f"{100 * single / count:.1f}"
+            row = (
+                f"{name}, {margin:.1%}",
+                alone_told,
+                told(both, count),
+                f"{100 * equal / count:.0f}",
+            )
+            rows.append(row)
+    head = ("clients, margin", "single requests, %", "Kohort, %", "equal canary proven, %")
+    return Table("proofs", head, rows)
+
+
 def tables(count: int) -> dict[str, Callable[[], Table]]:
     """How to make each table; ``count`` runs for each headline cell."""
     return {
@@ -199,6 +232,7 @@ def tables(count: int) -> dict[str, Callable[[], Table]]:
         "wide": lambda: false_rollbacks("wide", WIDE, max(100, count // 10)),
         "few": lambda: false_rollbacks("few", FEW, max(100, count // 5)),
         "others": lambda: others(max(100, count // 10)),
+        "proofs": lambda: promotions(max(50, count // 20)),
         "detection": lambda: detection(max(50, count // 30)),
     }
 
