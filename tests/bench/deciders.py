@@ -51,15 +51,15 @@ def kohort(run: Run) -> int | None:
     log_capital = capital(run)
     failures = run.failed.sum(axis=(1, 2)).cumsum()
     weights = run.world.weight_of_scrape
-    past = _past(run)
+    before = past(run)
     looked_at = 0.0
     for scrape in np.flatnonzero(log_capital >= math.log(1 / ALPHA)).tolist():
         if failures[scrape] < LOOK_GROWTH * looked_at:
             continue
         looked_at = failures[scrape]
         canary, border = canary_slots(weights[scrape], run.salt)
-        now = _since(run, weights.index(weights[scrape]), scrape)
-        seen = look(past, now, canary, border, log_capital[scrape], ALPHA, int(looked_at))
+        now = since(run, weights.index(weights[scrape]), scrape)
+        seen = look(before, now, canary, border, log_capital[scrape], ALPHA, int(looked_at))
         if seen.confirmed:
             return scrape
     return None
@@ -75,7 +75,7 @@ def proofs(run: Run, margin: float) -> tuple[int | None, int | None]:
         if requests[scrape] < LOOK_GROWTH * looked_at:
             continue
         looked_at = requests[scrape]
-        chance = chance_of_luck(_past(run), _since(run, 0, scrape), canary, border, margin)
+        chance = chance_of_luck(past(run), since(run, 0, scrape), canary, border, margin)
         if chance <= level(BETA, int(looked_at), PROOF_EPOCH):
             return _first(proven), scrape
     return _first(proven), None
@@ -141,11 +141,12 @@ DECIDERS: dict[str, Decider] = {
 }
 
 
-def _past(run: Run) -> Totals:
+def past(run: Run) -> Totals:
+    """What slots sent before the canary."""
     return Totals(tuple(run.past_requests.tolist()), tuple(run.past_failed.tolist()))
 
 
-def _since(run: Run, first: int, last: int) -> Totals:
+def since(run: Run, first: int, last: int) -> Totals:
     """What slots sent from one scrape to another, both included."""
     counts = (c[first : last + 1].sum(axis=(0, 2)) for c in (run.requests, run.failed))
     return Totals(*(tuple(c.tolist()) for c in counts))

@@ -11,6 +11,7 @@ import argparse
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from statistics import NormalDist
 import numpy as np
 
 from kohort.analysis.betting import requests_to_tell
-from tests.bench.deciders import ALPHA, DECIDERS, kohort, proofs, single_requests
+from kohort.analysis.confirming import look
+from kohort.analysis.split import canary_slots
+from tests.bench.deciders import ALPHA, DECIDERS, kohort, past, proofs, since, single_requests
 from tests.bench.worlds import World, runs
 
 SEED = 20261126
@@ -224,9 +227,26 @@ def promotions(count: int) -> Table:
     return Table("proofs", head, rows)
 
 
+def cost() -> Table:
+    """Milliseconds of processor time of one look, the median of many; the worst is one with harm."""
+    rows = []
+    for weight in (1, 5, 10, 25, 50):
+        world = replace(World(harm=3, rate=200, concentration=5), weights=((300, weight),))
+        spent = []
+        for run in runs(world, 30, SEED + 5):
+            canary, border = canary_slots(weight, run.salt)
+            now = since(run, 0, world.scrapes - 1)
+            began = time.process_time()
+            look(past(run), now, canary, border, 20.0, ALPHA, sum(now.failed))
+            spent.append(1000 * (time.process_time() - began))
+        rows.append((f"{weight} %", f"{np.median(spent):.1f}", f"{max(spent):.1f}"))
+    return Table("cost", ("canary", "look, ms, median", "most"), rows)
+
+
 def tables(count: int) -> dict[str, Callable[[], Table]]:
     """How to make each table; ``count`` runs for each headline cell."""
     return {
+        "cost": cost,
         "known": lambda: known(count),
         "headline": lambda: false_rollbacks("headline", HEADLINE, count),
         "wide": lambda: false_rollbacks("wide", WIDE, max(100, count // 10)),
