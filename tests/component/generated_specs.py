@@ -126,7 +126,7 @@ def _mend_steps(steps: Any, rng: Random) -> None:
         for other in {"hold", "until", "pause"} - {kept}:
             step.pop(other, None)
         if "until" in step:
-            step["weight"] = min(max(step["weight"], 1), 99)
+            step["weight"] = min(max(step["weight"], 4), 96)
         elif not step["weight"]:
             step.pop("hold", None)
             step["pause"] = {}

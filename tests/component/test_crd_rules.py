@@ -232,12 +232,16 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a proof without clients": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "until": "NonInferior"}]}]},
-        "a step of weight 0 needs hold or pause",
+        "use until at weights from 4 to 96",
     ),
     "a history that nobody can go back in": ({"historyLimit": 0}, "spec.historyLimit"),
     "evidence that nothing can be compared for": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "NonInferior"}]}]},
-        "at weight 100 there is no control left to compare with",
+        "use until at weights from 4 to 96",
+    ),
+    "evidence of too few slots": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 3, "until": "NonInferior"}]}]},
+        "use until at weights from 4 to 96",
     ),
     "a match without a value": (
         {"cohorts": [cohort("a", match=[{"headers": [{"name": "x-org"}]}]), EVERYONE]},

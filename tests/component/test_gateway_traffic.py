@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from kohort.analysis.split import canary_order
 from kohort.contract import SLOTS, UNITS_PER_SLOT, WEIGHT_UNITS, failed
 from kohort.observe.gateways import Slot, scrape, table_versions
-from kohort.route.split import canary_order
 from kohort.route.table import Endpoint, ModelKey
 from tests.component.gateway_parts import (
     KEY,

@@ -13,8 +13,11 @@ from msgspec import structs
 
 from kohort.analysis.reading import Count, Reading
 from kohort.analysis.shares import requests, shares
+from kohort.analysis.split import split
 from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
 from kohort.api.status import CohortStatus, Status
+from kohort.observe.gateways import Scrape, Slot
+from kohort.observe.slots import SlotLedger
 from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import (
     Action,
@@ -28,7 +31,7 @@ from kohort.plan.outcome import (
 from kohort.plan.planner import Identity, plan
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Capacity, Gateways, Problem, World
-from kohort.route.table import ModelKey, RouteTable, route_table
+from kohort.route.table import CohortRoute, ModelKey, RouteTable, route_table
 
 NAME = "burger"
 KEY = ModelKey("shop", NAME)
@@ -66,7 +69,8 @@ class Cluster:
     records: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Pods] = field(default_factory=dict)
     gateways: dict[str, RouteTable | None] = field(default_factory=lambda: {"gateway-a": None})
-    counters: dict[str, dict[str, dict[str, Count]]] = field(default_factory=dict)
+    counters: dict[str, dict[str, dict[Slot, Count]]] = field(default_factory=dict)
+    ledger: SlotLedger = field(default_factory=SlotLedger)
     unread: dict[str, Reading] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     gpus: int | None = None
@@ -169,31 +173,34 @@ class Cluster:
             self.gateways[name] = self.table()
 
     def serve(self, requests: int = 200) -> None:
-        """Clients of every cohort send requests through every gateway; bad revisions fail half."""
+        """Clients of every cohort send requests through every gateway; bad revisions fail half.
+
+        Clients are all alike: an arm's requests go round its slots, and so do those that fail.
+        """
         for gateway, table in self.gateways.items():
             for route in table.cohorts if table else ():
                 canary = requests * route.weight // 100
-                arms = self.counters.setdefault(gateway, {}).setdefault(route.name, {})
+                counts = self.counters.setdefault(gateway, {}).setdefault(route.name, {})
                 for revision, new in ((route.canary, canary), (route.stable, requests - canary)):
-                    if new:
-                        old = arms.get(revision, Count(0, 0))
-                        failed = new // 2 if revision in self.bad else new // 100
-                        arms[revision] = Count(old.requests + new, old.failed + failed)
+                    slots = slots_of(route, revision)
+                    served = sum(c.requests for s, c in counts.items() if s.revision == revision)
+                    failed = new // 2 if revision in self.bad else new // 100
+                    for number in range(new):
+                        slot = slots[(served + number) % len(slots)]
+                        old = counts.get(slot, Count(0, 0))
+                        counts[slot] = Count(old.requests + 1, old.failed + (number < failed))
 
     def read_counters(self, *, unreachable: tuple[str, ...] = ()) -> None:
         """The operator's scraper brings a reading of every cohort."""
-        self.unread = {
-            cohort.name: Reading(
-                at=self.now.timestamp(),
-                sources={
-                    gateway: dict(cohorts.get(cohort.name, {}))
-                    for gateway, cohorts in self.counters.items()
-                    if gateway in self.gateways and gateway not in unreachable
-                },
-                errors=tuple(f"{gateway}: connection refused" for gateway in unreachable),
-            )
-            for cohort in self.spec.cohorts
-        }
+        read = [g for g in self.counters if g in self.gateways and g not in unreachable]
+        self.unread = {}
+        for cohort in self.status.cohorts:
+            counts = {gateway: self.counters[gateway].get(cohort.name, {}) for gateway in read}
+            key = (KEY, cohort.name)
+            errors = tuple(f"{gateway}: connection refused" for gateway in unreachable)
+            scrape = Scrape(self.now.timestamp(), {key: counts}, tuple(read), errors)
+            slots = self.ledger.take(key, cohort.salt, cohort.weight, counts)
+            self.unread[cohort.name] = replace(scrape[key], slots=slots)
         if not unreachable:
             self.shares = shares({}, requests(self.unread)) or self.shares
 
@@ -219,6 +226,14 @@ class Cluster:
         return bool(self.status.cohorts) and all(
             c.stable == self.desired and not c.canary for c in self.status.cohorts
         )
+
+
+def slots_of(route: CohortRoute, revision: str) -> list[Slot]:
+    """The slots of a revision's clients, as gateways name them."""
+    if not route.canary:
+        return [Slot(revision, None)]
+    shares = split(route.weight, route.salt)
+    return [Slot(revision, s.slot) for s in shares if s.canary == (revision == route.canary)]
 
 
 def serving(spec: Spec) -> Cluster:

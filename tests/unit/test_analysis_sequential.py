@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -11,14 +12,27 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from kohort.analysis.counting import MISSING_LIMIT, SOURCE_LIMIT
-from kohort.analysis.reading import Count, Reading
-from kohort.analysis.sequential import advance, begin, proof_share, unseen_since
+from kohort.analysis.reading import Count, Reading, SlotTotals
+from kohort.analysis.sequential import (
+    Rates,
+    Trial,
+    advance,
+    begin,
+    proof_share,
+    relabelled,
+    unseen_since,
+)
+from kohort.analysis.slots import SlotState, Totals, decode
+from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.spec import Metric, MetricName
 from kohort.api.status import Evidence, Tally, Verdict
 
 START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 ERRORS = Metric(name=MetricName.ERRORS)
+TRIAL = Trial(canary="v2", stable="v1", salt="salt")
+RATES = Rates(alpha=0.01, beta=0.05)
+WEIGHT = 25
 Pair = tuple[int, int]
 
 
@@ -31,7 +45,22 @@ def reading(second: int, errors: tuple[str, ...] = (), **sources: tuple[Pair, Pa
             for name, (canary, stable) in sources.items()
         },
         errors=errors,
+        slots=slots(list(sources.values())),
     )
+
+
+def slots(pairs: list[tuple[Pair, Pair]]) -> SlotTotals:
+    """Totals of many clients that are all alike: every slot of an arm has its share of requests."""
+    canary, _ = canary_slots(WEIGHT, TRIAL.salt)
+    arms = sorted(canary), [slot for slot in range(256) if slot not in canary]
+    numbers = [[0] * 256, [0] * 256]
+    for of_arm, arm in enumerate(arms):
+        for kind, number in enumerate(numbers):
+            total = sum(pair[of_arm][kind] for pair in pairs)
+            for place, slot in enumerate(arm):
+                number[slot] = total // len(arm) + (place < total % len(arm))
+    nothing = (0,) * 256
+    return SlotTotals("counter", tuple(numbers[0]), tuple(numbers[1]), nothing, nothing)
 
 
 EMPTY = ((0, 0), (0, 0))
@@ -39,22 +68,14 @@ EMPTY = ((0, 0), (0, 0))
 
 def started(first: Reading | None = None) -> Evidence:
     """Evidence that begins at the start."""
-    return begin(ERRORS, first or reading(0, a=EMPTY), canary="v2", stable="v1", now=START)
+    return begin(ERRORS, first or reading(0, a=EMPTY), TRIAL, WEIGHT, START)
 
 
 def after(evidence: Evidence, *readings: Reading, metric: Metric = ERRORS) -> Evidence:
     """Evidence after readings."""
     for each in readings:
-        evidence = advance(
-            evidence,
-            each,
-            canary="v2",
-            stable="v1",
-            metric=metric,
-            alpha=0.01,
-            beta=0.05,
-            now=datetime.fromtimestamp(each.at, UTC),
-        )
+        now = datetime.fromtimestamp(each.at, UTC)
+        evidence = advance(evidence, each, TRIAL, metric, RATES, now)
     return evidence
 
 
@@ -177,7 +198,7 @@ def test_a_process_that_the_first_reading_missed_counts_from_when_it_is_read() -
 
 
 def test_a_process_missed_more_than_once_still_brings_no_history() -> None:
-    evidence = begin(ERRORS, None, canary="v2", stable="v1", now=START)
+    evidence = begin(ERRORS, None, TRIAL, WEIGHT, START)
     evidence = after(evidence, reading(10, ("b: refused",), a=EMPTY))
     evidence = after(evidence, reading(20, a=EMPTY, b=((1000, 900), (9000, 90))))
     assert (evidence.canary, evidence.verdict) == (Tally(), Verdict.INSUFFICIENT)
@@ -191,7 +212,7 @@ def test_a_process_that_is_gone_is_forgotten_but_not_while_readings_fail() -> No
 
 
 def test_without_a_first_reading_the_next_one_is_the_snapshot() -> None:
-    evidence = begin(ERRORS, None, canary="v2", stable="v1", now=START)
+    evidence = begin(ERRORS, None, TRIAL, WEIGHT, START)
     evidence = after(evidence, reading(10, a=((7, 1), (70, 1))), reading(20, a=((9, 1), (90, 1))))
     assert (evidence.canary.requests, evidence.stable.requests) == (2, 20)
 
@@ -220,6 +241,7 @@ def test_state_stays_small_however_many_processes_come_and_go() -> None:
         evidence = after(evidence, Reading(at=START.timestamp() + second, sources=sources))
         evidence = structs.replace(evidence, verdict=Verdict.INSUFFICIENT)
     assert len(evidence.state) <= 16384
+    assert len(evidence.slots) <= 12288
 
 
 def test_harm_fails_with_figures_and_stays_failed() -> None:
@@ -237,6 +259,20 @@ def test_a_canary_that_is_not_worse_passes() -> None:
     assert evidence.verdict is Verdict.PASS
     assert "not worse by 1% of requests" in evidence.message
     assert proof_share(evidence, 0.05) == 1
+
+
+def test_a_proof_by_requests_of_a_few_lucky_clients_is_none() -> None:
+    """All of stable's failures are one slot's: with such clients it is luck not to have one."""
+    whole = reading(10, a=((10_000, 0), (30_000, 300)))
+    assert whole.slots is not None
+    canary, _ = canary_slots(WEIGHT, TRIAL.salt)
+    one = min(set(range(256)) - canary)
+    failed = tuple(300 if slot == one else 0 for slot in range(256))
+    requests = tuple(n + 300 * (slot == one) for slot, n in enumerate(whole.slots.requests))
+    clumped = replace(whole, slots=replace(whole.slots, requests=requests, failed=failed))
+    evidence = after(started(), clumped)
+    assert evidence.verdict is Verdict.INSUFFICIENT
+    assert "client slots do not bear it out" in evidence.message
 
 
 def test_another_margin_needs_another_proof() -> None:
@@ -266,6 +302,63 @@ def test_what_is_still_needed_is_told_in_requests_and_time() -> None:
     assert evidence.message.endswith(" min at this traffic")
     evidence = after(evidence, reading(20, a=((50_000, 500), (450_000, 4500))), metric=strict)
     assert evidence.message.endswith("enough requests to show a doubled failure rate")
+
+
+def test_harm_that_only_a_few_clients_meet_is_not_the_canarys_doing() -> None:
+    """All that fails in the canary fails in one slot: a client that would fail anywhere."""
+    whole = reading(10, a=((402, 20), (3611, 9)))
+    assert whole.slots is not None
+    (first, *others), _ = canary_slots(WEIGHT, TRIAL.salt)
+    failed = [0 if slot in others else count for slot, count in enumerate(whole.slots.failed)]
+    failed[first] = 20
+    requests = [count + 20 * (slot == first) for slot, count in enumerate(whole.slots.requests)]
+    evidence = after(
+        started(),
+        replace(whole, slots=replace(whole.slots, failed=tuple(failed), requests=tuple(requests))),
+    )
+    assert evidence.verdict is Verdict.INSUFFICIENT
+    assert "if requests were independent, but client slots do not bear it out" in evidence.message
+
+
+def test_slots_are_labelled_anew_at_another_weight_and_keep_their_past() -> None:
+    evidence = after(started(), reading(10, a=((100, 1), (300, 3))))
+    counted = slot_state(evidence)
+    assert (sum(counted.since.requests), sum(counted.since.failed)) == (400, 4)
+    raised = slot_state(relabelled(evidence, 50))
+    assert (raised.since, raised.weight) == (Totals(), 50)
+    assert raised.before == counted.before
+    assert relabelled(evidence, WEIGHT) == evidence
+    later = after(relabelled(evidence, 50), reading(20, a=((300, 1), (500, 3))))
+    assert sum(slot_state(later).since.requests) == 400
+    assert later.canary.requests == 300
+
+
+def test_an_operator_that_starts_anew_counts_no_slot_twice() -> None:
+    evidence = after(started(), reading(10, a=((100, 1), (300, 3))))
+    full = reading(20, a=((200, 1), (600, 3)))
+    assert full.slots is not None
+    other = replace(full.slots, counter="another", past_requests=None, past_failed=None)
+    evidence = after(evidence, replace(full, slots=other))
+    assert sum(slot_state(evidence).since.requests) == 400
+    more = reading(30, a=((300, 1), (900, 3)))
+    assert more.slots is not None
+    evidence = after(evidence, replace(more, slots=replace(more.slots, counter="another")))
+    assert sum(slot_state(evidence).since.requests) == 800
+
+
+@pytest.mark.parametrize("slots", ["", "0:", "1:=", "1:AAAA", "1:kA=="])
+def test_slots_of_another_version_are_never_guessed_at(slots: str) -> None:
+    evidence = after(started(), reading(10, a=((10, 0), (90, 1))))
+    anew = after(structs.replace(evidence, slots=slots), reading(20, a=((20, 0), (180, 2))))
+    assert anew.canary == Tally()
+    assert "started anew" in anew.message
+
+
+def slot_state(evidence: Evidence) -> SlotState:
+    """The slots that evidence has counted."""
+    state = decode(evidence.slots)
+    assert state is not None
+    return state
 
 
 @pytest.mark.parametrize("state", ["", "0:{}", "1:{", "1:[]", '1:{"margin":0.01,"harm":[0.0]}'])

@@ -10,6 +10,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kohort.analysis.split import split
 from kohort.contract import (
     HEADER_COHORT,
     HEADER_REVISION,
@@ -23,7 +24,6 @@ from kohort.route.envoy.clusters import cluster, cluster_name, load_assignment
 from kohort.route.envoy.resource import Resource, owner
 from kohort.route.envoy.routes import merged, route_configuration
 from kohort.route.envoy.scopes import scopes, stage
-from kohort.route.split import split
 from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable
 
 KEY = ModelKey("shop", "burger")

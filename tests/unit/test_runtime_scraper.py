@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from kohort.analysis.reading import Count, Reading
-from kohort.observe.gateways import GatewayAddress
+from kohort.observe.gateways import GatewayAddress, Scrape, Slot
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models, convert_model
 from kohort.runtime.scraper import Scraper
 
 KEY = ModelKey("shop", "burger")
 GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
-Looks = Mapping[tuple[ModelKey, str], Reading]
 
 
 class Told:
@@ -52,13 +51,14 @@ async def look_once(
     """What one look brings: what was told, how often gateways were asked, who was woken."""
     told, woken, looks, looked = Told(), list[ModelKey](), 0, asyncio.Event()
 
-    async def scrape(_: Sequence[GatewayAddress]) -> Looks:
+    async def scrape(_: Sequence[GatewayAddress]) -> Scrape:
         nonlocal looks
         looks += 1
-        return {
-            (KEY, name): Reading(0, {"g": {"v1": Count(count, 0)}}, errors)
+        counts = {
+            (KEY, name): {"g": {Slot("v1", None): Count(count, 0)}}
             for name, count in requests.items()
         }
+        return Scrape(0, counts, ("g",), errors)
 
     def gateways() -> list[GatewayAddress]:
         looked.set()

@@ -19,6 +19,22 @@ Arms = Mapping[str, Count]
 
 
 @dataclass(frozen=True)
+class SlotTotals:
+    """What each of a cohort's slots has sent, whichever arm served it, through all gateways together.
+
+    ``counter``: names who counts and since when; totals of one counter never fall, those of two have
+    nothing in common. ``requests``, ``failed``: by slot number. ``past_…``: the same when they were
+    last read before any client had the canary; None where that was not seen.
+    """
+
+    counter: str
+    requests: tuple[int, ...]
+    failed: tuple[int, ...]
+    past_requests: tuple[int, ...] | None = None
+    past_failed: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Reading:
     """One cohort's counters, all read at one time.
 
@@ -26,8 +42,10 @@ class Reading:
     ``sources``: per process that counts (a gateway's container), its arms. A source that could not be
     read is absent: its next reading holds what was missed. A process that starts anew has another name.
     ``errors``: why sources are absent; empty when every ready gateway was read.
+    ``slots``: None where nobody counts slots.
     """
 
     at: float
     sources: Mapping[str, Arms]
     errors: tuple[str, ...] = ()
+    slots: SlotTotals | None = None

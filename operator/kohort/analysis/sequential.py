@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -10,8 +11,12 @@ from msgspec import Struct, structs
 
 from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
+from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
+from kohort.analysis.slots import SlotState, at_weight, counted, decode, encode, unproven
+from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.quantity import share
 from kohort.api.spec import Metric
@@ -22,6 +27,23 @@ FORMAT = "1:"
 
 _NO_CAPITAL_YET = (0.0,) * len(HARM_BETS)
 _NO_PROOF_YET = (0.0,) * len(PROOF_BETS)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Who is compared: the revisions of both arms, and the salt by which clients were drawn."""
+
+    canary: str
+    stable: str
+    salt: str
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How sure one check must be: ``alpha`` of a rollback, ``beta`` of a proof of non-inferiority."""
+
+    alpha: float
+    beta: float
 
 
 class State(Struct, frozen=True, omit_defaults=True):
@@ -42,59 +64,62 @@ class State(Struct, frozen=True, omit_defaults=True):
 
 
 def begin(
-    metric: Metric, reading: Reading | None, *, canary: str, stable: str, now: datetime
+    metric: Metric, reading: Reading | None, trial: Trial, weight: int, now: datetime
 ) -> Evidence:
     """Fresh evidence; the reading is its snapshot, so that only later requests count.
 
     Without a reading the next one is the snapshot. Sources that this reading misses (its ``errors``
-    are not empty) are taken in when they are first read.
+    are not empty) are taken in when they are first read. ``weight``: the canary's percentage, by which
+    slots are labelled.
     """
     state = State(margin=share(metric.margin))
+    slots = SlotState(weight=weight, opening=True)
     if reading is not None:
         state = structs.replace(
             state,
             at=reading.at,
             complete=not reading.errors,
-            sources=dict(snapshot(reading, canary, stable)),
+            sources=dict(snapshot(reading, trial.canary, trial.stable)),
         )
+        slots = counted(slots, reading.slots)
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
         since=to_time(now),
         state=_encode(state),
+        slots=encode(slots),
     )
 
 
+def relabelled(evidence: Evidence, weight: int) -> Evidence:
+    """Evidence from when the canary has another weight: requests count on, slots count from nought."""
+    slots = decode(evidence.slots)
+    if slots is None or slots.weight == weight:
+        return evidence
+    return structs.replace(evidence, slots=encode(at_weight(slots, weight)))
+
+
 def advance(
-    evidence: Evidence,
-    reading: Reading,
-    *,
-    canary: str,
-    stable: str,
-    metric: Metric,
-    alpha: float,
-    beta: float,
-    now: datetime,
+    evidence: Evidence, reading: Reading, trial: Trial, metric: Metric, rates: Rates, now: datetime
 ) -> Evidence:
     """Evidence with what was counted since its snapshot; a reading that is not newer adds nothing.
 
-    ``alpha``: this check's share of falseRollback. ``beta``: falsePromotion. Fail is final. State of
-    another format is never guessed at: the analysis starts anew and says so.
+    Fail is final. State of another format is never guessed at: the analysis starts anew and says so.
     """
     if evidence.verdict is Verdict.FAIL:
         return evidence
-    state = _decode(evidence.state)
-    if state is None:
-        return structs.replace(
-            begin(metric, reading, canary=canary, stable=stable, now=now),
-            message="what was counted before was kept by another version of Kohort and cannot be "
-            "read; the analysis started anew",
-        )
+    state, slots = _decode(evidence.state), decode(evidence.slots)
+    if state is None or slots is None:
+        return _anew(evidence, reading, trial, metric, now)
     if reading.at <= state.at:
         return evidence
-    batch, sources = new_requests(state.sources, reading, canary, stable, complete=state.complete)
+    batch, sources = new_requests(
+        state.sources, reading, trial.canary, trial.stable, complete=state.complete
+    )
     margin = share(metric.margin)
-    proof = state.proof if margin == state.margin else _NO_PROOF_YET
+    proof = state.proof
+    if margin != state.margin:
+        proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
         margin=margin,
         at=reading.at,
@@ -105,42 +130,93 @@ def advance(
         stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
         sources=dict(sources),
     )
-    counted = structs.replace(
+    slots = counted(slots, reading.slots)
+    evidence = structs.replace(
         evidence,
         canary=_added(evidence.canary, batch.canary),
         stable=_added(evidence.stable, batch.stable),
         updated=evidence.updated if reading.errors else to_time(now),
         state=_encode(state),
     )
-    return _judged(counted, state, reading, batch, metric, alpha, beta, now)
+    failures = evidence.canary.failed + evidence.stable.failed
+    harm, seen = log_mean(state.harm), None
+    if harm >= math.log(1 / rates.alpha) and failures >= LOOK_GROWTH * slots.looked_at:
+        seen = _look(slots, trial, harm, rates.alpha, failures)
+        slots = structs.replace(slots, looked_at=failures, told=seen.told)
+    requests = evidence.canary.requests + evidence.stable.requests
+    if _proves(state, rates) and requests >= LOOK_GROWTH * slots.proof_looked_at:
+        slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
+    evidence = structs.replace(evidence, slots=encode(slots))
+    return _judged(evidence, state, slots, seen, reading, batch, metric, rates, now)
+
+
+def _anew(
+    evidence: Evidence, reading: Reading, trial: Trial, metric: Metric, now: datetime
+) -> Evidence:
+    """Fresh evidence in place of what cannot be read; slots keep their weight if it is known."""
+    known = decode(evidence.slots)
+    begun = begin(metric, reading, trial, known.weight if known else 0, now)
+    return structs.replace(
+        begun,
+        message="what was counted before was kept by another version of Kohort and cannot be "
+        "read; the analysis started anew",
+    )
+
+
+def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failures: int) -> Look:
+    canary, border = canary_slots(slots.weight, trial.salt)
+    return look(slots.before, slots.since, canary, border, harm, alpha, failures)
+
+
+def _proves(state: State, rates: Rates) -> bool:
+    """Whether single requests prove that the canary is not worse by the margin."""
+    return log_mean(state.proof) >= math.log(1 / rates.beta)
+
+
+def _asked_for_proof(
+    slots: SlotState, trial: Trial, margin: float, beta: float, requests: int
+) -> SlotState:
+    """The slots with whether they bear out a proof."""
+    canary, border = canary_slots(slots.weight, trial.salt)
+    chance = chance_of_luck(slots.before, slots.since, canary, border, margin)
+    needed = level(beta, requests, PROOF_EPOCH)
+    doubt = f"chance {wording.one_in(chance)}, {wording.one_in(needed)} is needed"
+    return structs.replace(slots, proof_looked_at=requests, proven=chance <= needed, doubt=doubt)
 
 
 def _judged(
     evidence: Evidence,
     state: State,
+    slots: SlotState,
+    seen: Look | None,
     reading: Reading,
     batch: Batch,
     metric: Metric,
-    alpha: float,
-    beta: float,
+    rates: Rates,
     now: datetime,
 ) -> Evidence:
     """The verdict and its sentence: harm first, then proof, then whether counters can be trusted."""
     canary, stable = evidence.canary, evidence.stable
     harm, proof = log_mean(state.harm), log_mean(state.proof)
-    if harm >= math.log(1 / alpha):
-        verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm)
-    elif proof >= math.log(1 / beta):
+    if seen is not None and seen.confirmed:
+        verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm, seen.told)
+    elif _proves(state, rates) and slots.proven:
         verdict = Verdict.PASS
         message = wording.passed_message(canary, stable, proof, metric.margin)
     elif reading.errors:
         verdict = Verdict.METRICS_ERROR
         message = wording.unread_message(canary, stable, reading.errors)
+    elif harm >= math.log(1 / rates.alpha):
+        verdict = Verdict.INSUFFICIENT
+        message = wording.accused_message(canary, stable, harm, slots.told)
+    elif _proves(state, rates):
+        verdict = Verdict.INSUFFICIENT
+        message = wording.doubted_message(canary, stable, metric.margin, slots.doubt)
     else:
         began = from_time(evidence.since) if evidence.since else now
         verdict = Verdict.INSUFFICIENT
         message = wording.insufficient_message(
-            canary, stable, batch, alpha, (now - began).total_seconds()
+            canary, stable, batch, rates.alpha, (now - began).total_seconds()
         )
     return structs.replace(evidence, verdict=verdict, message=message)
 

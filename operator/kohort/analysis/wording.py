@@ -23,18 +23,39 @@ def figures(canary: Tally, stable: Tally) -> str:
 
 def chance(log_capital: float) -> str:
     """The greatest chance of so much evidence if the hypothesis were true."""
-    return f"chance under 1 in {min(math.floor(math.exp(min(log_capital, 30))), LONGEST_ODDS):,}"
+    return f"chance under {one_in(math.exp(-log_capital))}"
 
 
-def failed_message(canary: Tally, stable: Tally, log_capital: float) -> str:
-    """Why a canary goes back."""
-    return cut(f"{figures(canary, stable)}; {chance(log_capital)}")
+def one_in(share: float) -> str:
+    """A small chance as people say it."""
+    odds = LONGEST_ODDS if share * LONGEST_ODDS <= 1 else math.floor(1 / share)
+    return f"1 in {odds:,}"
+
+
+def failed_message(canary: Tally, stable: Tally, log_capital: float, slots: str) -> str:
+    """Why a canary goes back; ``slots``: what client slots say to it."""
+    return cut(f"{figures(canary, stable)}; {chance(log_capital)}; {slots}")
+
+
+def accused_message(canary: Tally, stable: Tally, log_capital: float, slots: str) -> str:
+    """Why a canary that single requests speak against does not go back yet."""
+    return cut(
+        f"{figures(canary, stable)}; {chance(log_capital)} if requests were independent, but {slots}"
+    )
 
 
 def passed_message(canary: Tally, stable: Tally, log_capital: float, margin: str) -> str:
     """Why a canary is taken to be not worse than the margin allows."""
     return cut(
         f"{figures(canary, stable)}; not worse by {margin} of requests, {chance(log_capital)} otherwise"
+    )
+
+
+def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> str:
+    """Why a proof by single requests is none yet."""
+    return cut(
+        f"{figures(canary, stable)}; not worse by {margin} if requests were independent, but client "
+        f"slots do not bear it out: {slots}"
     )
 
 

@@ -277,9 +277,9 @@ class Cohort(SpecStruct, frozen=True):
                             "a step of weight 0 needs hold or pause: nothing else happens in it",
                         ),
                         (
-                            "!(self.weight == 100 && has(self.until))",
-                            "at weight 100 there is no control left to compare with; "
-                            "use until at a lower weight",
+                            "!has(self.until) || (self.weight >= 4 && self.weight <= 96)",
+                            "a proof needs clients in at least 8 of the 256 slots on either side: "
+                            "use until at weights from 4 to 96",
                         ),
                     )
                 ),

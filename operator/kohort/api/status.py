@@ -94,6 +94,14 @@ class Evidence(StatusStruct, frozen=True):
             "format version first.",
         ),
     ] = ""
+    slots: Annotated[
+        str,
+        Meta(
+            max_length=12288,
+            description="Requests and failures of each client slot before and since the canary has "
+            "clients; format version first.",
+        ),
+    ] = ""
 
 
 class Decision(StatusStruct, frozen=True):

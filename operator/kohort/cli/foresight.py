@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from kohort.analysis.reading import Count, Reading
+from kohort.analysis.reading import Count, Reading, SlotTotals
 from kohort.api.command import Command, Verb
 from kohort.api.spec import Spec, Step
 from kohort.api.status import CohortStatus, Status
+from kohort.contract import SLOTS
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -134,8 +135,11 @@ class Foresight:
     def _readings(self) -> dict[str, Reading]:
         self._looks += 1
         seen = Count(self._looks * TRAFFIC, 0)
+        slots = SlotTotals("foresight", (seen.requests,) * SLOTS, (0,) * SLOTS)
         return {
-            c.name: Reading(self.now.timestamp(), {"gateway": {c.canary: seen, c.stable: seen}})
+            c.name: Reading(
+                self.now.timestamp(), {"gateway": {c.canary: seen, c.stable: seen}}, slots=slots
+            )
             for c in self.status.cohorts
             if c.canary
         }

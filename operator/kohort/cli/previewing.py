@@ -109,9 +109,8 @@ def _proofs(ahead: Foresight, status: Status) -> Iterator[str]:
         for step in cohort.steps:
             if cohort.name in rolling and step.until and 0 < step.weight < 100:
                 least = least_requests(step.weight, ahead.spec.analysis)
-                told = (
-                    f"the proof of {cohort.name} at {step.weight}% takes {least:,} of its requests"
-                )
+                step_told = f"the proof of {cohort.name} at {step.weight}%"
+                told = f"{step_told} takes at least {least:,} of its requests"
                 rate = rates.get(cohort.name, 0.0)
                 time = f", {duration(least / rate)} at the traffic last seen" if rate else ""
                 yield f"{told} if none fails{time}"

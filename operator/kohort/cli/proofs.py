@@ -15,7 +15,9 @@ MOST = 10**12
 
 
 def least_requests(weight: int, analysis: Analysis) -> int:
-    """Requests of both arms after which non-inferiority in failures is proven if none of them fails.
+    """Requests of both arms before which non-inferiority in failures cannot be proven, if none fails.
+
+    Client slots have to bear it out, which may take more.
 
     ``weight``: the canary's percentage, from 1 to 99. ``MOST`` stands for that many and more.
     """

@@ -188,7 +188,7 @@ def _aborted(asked: _Asked, cohort: CohortStatus) -> CohortStatus:
         step_started_at=None,
         urged=None,
         rejected=desired,
-        evidence=tuple(structs.replace(e, state="") for e in cohort.evidence),
+        evidence=tuple(structs.replace(e, state="", slots="") for e in cohort.evidence),
         phase=CohortPhase.ROLLED_BACK,
         message=told,
     )

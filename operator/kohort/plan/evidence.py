@@ -6,7 +6,15 @@ from datetime import datetime
 
 from msgspec import structs
 
-from kohort.analysis.sequential import advance, begin, proof_share, unseen_since
+from kohort.analysis.sequential import (
+    Rates,
+    Trial,
+    advance,
+    begin,
+    proof_share,
+    relabelled,
+    unseen_since,
+)
 from kohort.analysis.timestamps import from_time
 from kohort.analysis.wording import unseen_message
 from kohort.api.status import CohortStatus, Evidence, Verdict
@@ -14,10 +22,12 @@ from kohort.plan.context import Context
 
 
 def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
-    """Fresh evidence of every metric."""
+    """Evidence from when a step's weight is in effect: fresh before the first, carried on by others."""
+    if cohort.evidence:
+        return tuple(relabelled(e, cohort.weight) for e in cohort.evidence)
     reading = context.world.readings.get(cohort.name)
     return tuple(
-        begin(metric, reading, canary=cohort.canary, stable=cohort.stable, now=context.now)
+        begin(metric, reading, _trial(cohort), cohort.weight, context.now)
         for metric in context.spec.analysis.metrics
     )
 
@@ -28,27 +38,23 @@ def watched(context: Context, cohort: CohortStatus) -> CohortStatus:
     if reading is None or not cohort.canary or not cohort.evidence:
         return cohort
     known = {e.metric: e for e in cohort.evidence}
+    trial, rates = _trial(cohort), Rates(context.alpha, context.beta)
     evidence = tuple(
-        advance(
-            known[metric.name],
-            reading,
-            canary=cohort.canary,
-            stable=cohort.stable,
-            metric=metric,
-            alpha=context.alpha,
-            beta=context.beta,
-            now=context.now,
-        )
+        advance(known[metric.name], reading, trial, metric, rates, context.now)
         if metric.name in known
-        else begin(metric, reading, canary=cohort.canary, stable=cohort.stable, now=context.now)
+        else begin(metric, reading, trial, cohort.weight, context.now)
         for metric in context.spec.analysis.metrics
     )
     return structs.replace(cohort, evidence=evidence)
 
 
+def _trial(cohort: CohortStatus) -> Trial:
+    return Trial(cohort.canary, cohort.stable, cohort.salt)
+
+
 def closed(cohort: CohortStatus) -> tuple[Evidence, ...]:
     """The evidence as a record: what was seen, without the counters that only an analysis needs."""
-    return tuple(structs.replace(e, state="") for e in cohort.evidence)
+    return tuple(structs.replace(e, state="", slots="") for e in cohort.evidence)
 
 
 def harm(cohort: CohortStatus) -> Evidence | None:

@@ -30,7 +30,7 @@ def begin_step(turn: Turn) -> Change | None:
         return None
     if not cohort.weight and turn.missing_pods(cohort.canary, 0):
         return None
-    judged = cohort.evidence or (evidence.begun(turn.context, cohort) if _compared(turn) else ())
+    judged = evidence.begun(turn.context, cohort) if _compared(turn) else cohort.evidence
     cohort = structs.replace(
         cohort,
         step_started_at=to_time(turn.context.now),

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kohort.analysis.reading import Reading
 from kohort.analysis.shares import Requests, requests, shares
-from kohort.observe.gateways import GatewayAddress
+from kohort.api.status import CohortStatus
+from kohort.observe.gateways import GatewayAddress, Scrape
+from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
-from kohort.runtime.models import Models
+from kohort.runtime.models import Model, Models
 from kohort.runtime.reconcile import Reconciler, rolling
 
 SHARES_SECONDS = 60.0
 """Between looks that are for the cohorts' shares alone, so that a rollout begins with them."""
 
-Look = Callable[[Sequence[GatewayAddress]], Awaitable[Mapping[tuple[ModelKey, str], Reading]]]
+Look = Callable[[Sequence[GatewayAddress]], Awaitable[Scrape]]
 
 
 class Scraper:
     """One look per interval serves all models with a canary; without one anywhere, a look now and then
-    serves those with several cohorts."""
+    serves those with several cohorts.
+
+    Slots are counted as soon as a canary is named, so that what they did before is known.
+    """
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class Scraper:
         self._reconciler = reconciler
         self._wake = wake
         self._interval = interval
+        self._slots = SlotLedger()
         self._counted: dict[ModelKey, Requests] = {}  # when shares were last measured
         self._measured: float | None = None
 
@@ -50,35 +57,56 @@ class Scraper:
             await asyncio.sleep(max(0.0, self._interval - spent))
 
     async def _once(self) -> None:
-        counted = [model for model in self._models if model.own_gateways]
-        canaries = {model.key for model in counted if rolling(model.status)}
-        clock = asyncio.get_running_loop().time
-        shared = {model.key for model in counted if len(model.status.cohorts) > 1}
-        due = self._measured is None or clock() - self._measured >= SHARES_SECONDS
-        wanted = canaries | (shared if due else set())
         gateways = self._gateways()
-        if not wanted or not gateways:
+        clock = asyncio.get_running_loop().time
+        late = self._measured is None or clock() - self._measured >= SHARES_SECONDS
+        due = late and any(map(_shared, self._models))
+        if not gateways or not (due or any(map(_judged, self._models))):
+            self._slots.keep(())
             return
         if due:
             self._measured = clock()
-            self._counted = {key: seen for key, seen in self._counted.items() if key in shared}
+            known = {model.key for model in self._models}
+            self._counted = {key: seen for key, seen in self._counted.items() if key in known}
         scrape = await self._scrape(gateways)
-        for model in counted:
-            if model.key not in wanted:
-                continue
-            readings = {c.name: scrape[model.key, c.name] for c in model.status.cohorts}
-            self._reconciler.take_shares(model.key, self._shares(model.key, readings))
-            if model.key in canaries:
-                judged = {c.name: readings[c.name] for c in model.status.cohorts if c.canary}
-                self._reconciler.take_readings(model.key, judged)
-                self._wake(model.key)
+        # Status as it is now: a weight of 0 says that no request in the scrape had the canary.
+        models = [model for model in self._models if model.own_gateways]
+        judged = [model for model in models if _judged(model)]
+        self._slots.keep((m.key, c.name) for m in judged for c in m.status.cohorts if c.canary)
+        for model in models if due else judged:
+            self._reconciler.take_shares(model.key, self._shares(model, scrape))
+        for model in judged:
+            self._reconciler.take_readings(
+                model.key,
+                {c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary},
+            )
+            self._wake(model.key)
 
-    def _shares(self, key: ModelKey, readings: Mapping[str, Reading]) -> Mapping[str, float]:
+    def _shares(self, model: Model, scrape: Scrape) -> Mapping[str, float]:
         """The cohorts' shares since they were last measured; empty when nothing can be said yet."""
-        if len(readings) == 1 or any(reading.errors for reading in readings.values()):
+        readings = {c.name: scrape[model.key, c.name] for c in model.status.cohorts}
+        if len(readings) <= 1 or any(reading.errors for reading in readings.values()):
             return {}
         counted = requests(readings)
-        measured = shares(self._counted.get(key, {}), counted)
+        measured = shares(self._counted.get(model.key, {}), counted)
         if measured:
-            self._counted[key] = counted
+            self._counted[model.key] = counted
         return measured
+
+    def _reading(self, scrape: Scrape, model: Model, cohort: CohortStatus) -> Reading:
+        """What all gateways counted for one cohort, by arm and by slot."""
+        key = (model.key, cohort.name)
+        found = scrape.counts.get(key, {})
+        counts = {process: found.get(process, {}) for process in scrape.processes}
+        slots = self._slots.take(key, cohort.salt, cohort.weight, counts)
+        return replace(scrape[key], slots=slots)
+
+
+def _judged(model: Model) -> bool:
+    """Whether a canary, with clients or without, is at gateways that count."""
+    return model.own_gateways and rolling(model.status)
+
+
+def _shared(model: Model) -> bool:
+    """Whether several cohorts have a share each."""
+    return model.own_gateways and len(model.status.cohorts) > 1

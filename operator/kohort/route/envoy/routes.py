@@ -12,6 +12,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
+from kohort.analysis.split import split
 from kohort.contract import (
     FILTERS_HOST,
     HEADER_COHORT,
@@ -26,7 +27,6 @@ from kohort.route.address import path_prefix
 from kohort.route.envoy.clusters import cluster_name
 from kohort.route.envoy.resource import Kind, Resource, resource
 from kohort.route.envoy.scopes import routes_name
-from kohort.route.split import split
 from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
 
 TIMEOUT_SECONDS = 60

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kohort.analysis.split import canary_order, split
 from kohort.contract import SLOTS, UNITS_PER_SLOT, WEIGHT_UNITS
-from kohort.route.split import canary_order, split
 
 weights = st.integers(0, 100)
 salts = st.text(max_size=20)

@@ -41,12 +41,19 @@ def split(weight: int, salt: str) -> tuple[Share, ...]:
     """
     if not 0 <= weight <= 100:
         raise ValueError(f"weight must be a percentage between 0 and 100, not {weight}")
-    whole, part = divmod(weight * WEIGHT_UNITS // 100, UNITS_PER_SLOT)
-    canary = dict.fromkeys(canary_order(salt)[:whole], UNITS_PER_SLOT)
-    if part:
-        canary[canary_order(salt)[whole]] = part
+    whole, border = canary_slots(weight, salt)
+    canary = dict.fromkeys(whole, UNITS_PER_SLOT)
+    if border is not None:
+        canary[border] = weight * WEIGHT_UNITS // 100 % UNITS_PER_SLOT
     shares = []
     for slot in range(SLOTS):
         units = canary.get(slot, 0)
         shares += [Share(slot, True, units), Share(slot, False, UNITS_PER_SLOT - units)]
     return tuple(share for share in shares if share.units)
+
+
+def canary_slots(weight: int, salt: str) -> tuple[frozenset[int], int | None]:
+    """The slots that are wholly the canary's at a weight, and the one that the border cuts, if any."""
+    whole, part = divmod(weight * WEIGHT_UNITS // 100, UNITS_PER_SLOT)
+    order = canary_order(salt)
+    return frozenset(order[:whole]), order[whole] if part else None

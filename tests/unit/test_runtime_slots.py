@@ -1,0 +1,89 @@
+"""Slots are summed up over arms and gateways, each request once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kohort.analysis.reading import Count, SlotTotals
+from kohort.observe.gateways import Slot
+from kohort.observe.slots import SlotLedger
+from kohort.route.table import ModelKey
+
+COHORT = (ModelKey("shop", "burger"), "everyone")
+Counts = dict[str, dict[Slot, Count]]
+
+
+def counts(**processes: int) -> Counts:
+    """Each process has counted so many requests of both arms of slot 3, and half as many failures."""
+    return {
+        name: {Slot("v1", 3): Count(n, n // 2), Slot("v2", 3): Count(n, n - n // 2)} if n else {}
+        for name, n in processes.items()
+    }
+
+
+def totals(taken: SlotTotals) -> tuple[int, int]:
+    """Requests and failures of slot 3; no other slot has any."""
+    assert sum(taken.requests) == taken.requests[3]
+    return taken.requests[3], taken.failed[3]
+
+
+def test_what_was_counted_before_the_first_look_is_nobodys() -> None:
+    ledger = SlotLedger()
+    assert totals(ledger.take(COHORT, "salt", 0, counts(a=100, b=0))) == (0, 0)
+    assert totals(ledger.take(COHORT, "salt", 0, counts(a=110, b=7))) == (34, 17)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=8))
+def test_two_gateways_count_what_one_would(new: list[tuple[int, int]]) -> None:
+    one, two = SlotLedger(), SlotLedger()
+    one.take(COHORT, "salt", 5, counts(a=0))
+    two.take(COHORT, "salt", 5, counts(a=0, b=0))
+    left = right = 0
+    for more_left, more_right in new:
+        left, right = left + more_left, right + more_right
+        whole = one.take(COHORT, "salt", 5, counts(a=left + right))
+        parts = two.take(COHORT, "salt", 5, counts(a=left, b=right))
+        assert totals(whole)[0] == totals(parts)[0] == 2 * (left + right)
+
+
+def test_a_gateway_that_is_gone_or_not_read_takes_nothing_away() -> None:
+    ledger = SlotLedger()
+    ledger.take(COHORT, "salt", 5, counts(a=0, b=0))
+    ledger.take(COHORT, "salt", 5, counts(a=10, b=10))
+    assert totals(ledger.take(COHORT, "salt", 5, counts(b=15))) == (50, 25)
+    assert totals(ledger.take(COHORT, "salt", 5, counts(a=12, b=15))) == (54, 27)
+
+
+def test_a_counter_that_fell_counts_from_nought() -> None:
+    ledger = SlotLedger()
+    ledger.take(COHORT, "salt", 5, counts(a=100))
+    assert totals(ledger.take(COHORT, "salt", 5, counts(a=4))) == (8, 4)
+
+
+def test_the_past_ends_for_good_when_the_canary_has_clients() -> None:
+    ledger = SlotLedger()
+    ledger.take(COHORT, "salt", 0, counts(a=0))
+    past = ledger.take(COHORT, "salt", 0, counts(a=10))
+    assert past.past_requests == past.requests
+    for weight in (5, 0):
+        later = ledger.take(COHORT, "salt", weight, counts(a=30))
+        assert (later.past_requests, later.past_failed) == (past.requests, past.failed)
+
+
+def test_a_ledger_that_begins_with_clients_on_the_canary_knows_no_past() -> None:
+    taken = SlotLedger().take(COHORT, "salt", 5, counts(a=10))
+    assert (taken.past_requests, taken.past_failed) == (None, None)
+
+
+def test_every_rollout_counts_anew_under_another_name() -> None:
+    ledger = SlotLedger()
+    ledger.take(COHORT, "salt", 5, counts(a=0))
+    first = ledger.take(COHORT, "salt", 5, counts(a=10))
+    second = ledger.take(COHORT, "pepper", 0, counts(a=20))
+    assert totals(second) == (0, 0)
+    assert first.counter != second.counter
+    ledger.keep(())
+    third = ledger.take(COHORT, "pepper", 0, counts(a=30))
+    assert totals(third) == (0, 0)
+    assert third.counter != second.counter
