@@ -14,10 +14,13 @@ from pathlib import Path
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
 from kohort_server.front.codec import Codec
-from kohort_server.front.http import HttpFront
+from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.limits import HttpLimits
 from kohort_server.front.metrics import ServerMetrics
-from kohort_server.front.routes import Routes, Serving
+from kohort_server.front.port import Front
+from kohort_server.front.routes import Routes
+from kohort_server.front.served import ServedModel, Serving
+from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
 
 BACKLOG = 4096
@@ -51,9 +54,11 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    metrics = ServerMetrics(options.name, options.revision)
-    routes = Routes(options.name, options.revision, metrics)
-    front = HttpFront(routes, HttpLimits(body=options.max_body))
+    served = ServedModel(
+        options.name, options.revision, ServerMetrics(options.name, options.revision)
+    )
+    services = Services(served)
+    front = Front(Routes(served), services.methods(), HttpLimits(body=options.max_body))
     listener = await loop.create_server(
         front.connection, options.host, options.port, backlog=BACKLOG
     )
@@ -63,13 +68,17 @@ async def serve(options: Options) -> None:
     if model is not None:
         batcher = Batcher(model.engine, model.curve)
         codec = Codec(options.name, options.revision, model.engine.signature, model.batch)
+        grpc_codec = GrpcCodec(options.name, served.versions, codec)
         # What lives for ever needs no look by the garbage collector at every pass.
         gc.collect()
         gc.freeze()
-        routes.start(Serving(model.engine, codec, batcher))
+        served.start(Serving(model.engine, codec, grpc_codec, batcher))
+        services.ready_changed()
         log.info("ready: %s", describe(model))
         await stop.wait()
-        await drain(routes, front, options.drain_delay)
+        served.draining = True
+        services.ready_changed()
+        await drain(front, options.drain_delay)
         listener.close()
         await until(lambda: not (front.busy() or front.expecting()), LONGEST_CLOSE)
         batcher.close()
@@ -107,10 +116,10 @@ def in_daemon_thread(work: Callable[[], WarmModel]) -> asyncio.Future[WarmModel]
     return future
 
 
-async def drain(routes: Routes, front: HttpFront, delay: float) -> None:
+async def drain(front: Front, delay: float) -> None:
     """Ask clients to go elsewhere, and serve on until the routes and the last requests are gone."""
     log.info("draining")
-    routes.draining = front.draining = True
+    front.drain()
     await asyncio.sleep(delay)
     if not await until(lambda: not front.busy(), LONGEST_DRAIN):
         log.warning("giving up %d unanswered requests", front.unanswered)

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from kohort_server.front.exchange import Exchange
-from kohort_server.front.http import HttpFront
 from kohort_server.front.limits import HttpLimits
+from kohort_server.front.port import Front
 from tests.component.server_process import ServerProcess, linear_model, serving
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -195,7 +195,7 @@ def test_clients_that_hang_up_in_the_middle_leave_nothing_behind(server: ServerP
 
 
 @asynccontextmanager
-async def listening(front: HttpFront) -> AsyncIterator[int]:
+async def listening(front: Front) -> AsyncIterator[int]:
     """The front on a port of its own."""
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(front.connection, "127.0.0.1", 0)
@@ -229,7 +229,7 @@ async def converse(port: int, *pieces: bytes) -> bytes:
     "beginning", [b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nxx"]
 )
 async def test_a_sender_that_is_too_slow_is_told_so_and_let_go(beginning: bytes) -> None:
-    front = HttpFront(echo, HttpLimits(request=0.1, rate=1000))
+    front = Front(echo, HttpLimits(request=0.1, rate=1000))
     async with listening(front) as port:
         assert (await converse(port, beginning)).startswith(b"HTTP/1.1 408 ")
         assert not front.busy()
@@ -237,12 +237,12 @@ async def test_a_sender_that_is_too_slow_is_told_so_and_let_go(beginning: bytes)
 
 
 async def test_an_idle_connection_is_closed_in_the_end() -> None:
-    async with listening(HttpFront(echo, HttpLimits(idle=0.1))) as port:
+    async with listening(Front(echo, HttpLimits(idle=0.1))) as port:
         assert await converse(port) == b""
 
 
 async def test_large_bodies_beyond_the_common_limit_are_refused_for_now() -> None:
-    front = HttpFront(echo, HttpLimits(bodies=1000))
+    front = Front(echo, HttpLimits(bodies=1000))
     held = b"POST / HTTP/1.1\r\nContent-Length: 600\r\n\r\n"
     async with listening(front) as port:
         _, waiting = await asyncio.open_connection("127.0.0.1", port)
@@ -265,7 +265,7 @@ async def test_a_client_that_never_reads_is_not_read_either() -> None:
         asked += 1
         exchange.respond(200, b"x" * 1_000_000)
 
-    front = HttpFront(large)
+    front = Front(large)
     async with listening(front) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n" * 5000)

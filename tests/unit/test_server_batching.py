@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +51,8 @@ class FutureCall:
         self.size = rows.nbytes
         self.batch_key = None
         self.abandoned = False
+        self.received = time.perf_counter()
+        self.deadline = math.inf
         self.outcome: asyncio.Future[NDArray[Any]] = asyncio.get_running_loop().create_future()
 
     def deliver(self, result: Result, start: int | None) -> None:
@@ -98,7 +102,7 @@ async def test_requests_that_arrive_together_share_a_batch() -> None:
         batcher.submit(call)
     await asyncio.gather(*(call.outcome for call in calls))
     assert engine.ran == [8]
-    assert batcher.batches == {8: 1}
+    assert {rows: size.batches for rows, size in batcher.statistics.sizes.items()} == {8: 1}
 
 
 @pytest.mark.parametrize("curve", [INLINE, THREADED])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort_server.front.exchange import Exchange
-from kohort_server.front.http import HttpConnection, HttpFront
+from kohort_server.front.http import HttpConnection
 from kohort_server.front.limits import HttpLimits
+from kohort_server.front.port import Front
 
 LIMITS = HttpLimits(head=16 << 10, body=50_000, bodies=1 << 20)
 
@@ -66,8 +67,9 @@ def converse(pieces: list[bytes], late: bool = False) -> tuple[bytes, list[tuple
             exchange.respond(200, bytes(exchange.body))
 
     async def world() -> bytes:
-        front = HttpFront(handle, LIMITS)
-        connection, transport = front.connection(), MemoryTransport()
+        front = Front(handle, LIMITS)
+        connection, transport = HttpConnection(front), MemoryTransport()
+        front.connections.add(connection)
         connection.connection_made(transport)
         for piece in pieces:
             feed(connection, piece)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from kohort_server.batch.assemble import assemble
 from kohort_server.batch.calibration import Curve
 from kohort_server.batch.call import Call, Result
+from kohort_server.batch.statistics import Statistics
 from kohort_server.engine.interface import Engine
 from kohort_server.errors import RequestError
 
@@ -47,7 +49,17 @@ class Batcher:
         self._busy = False
         self._loop = asyncio.get_running_loop()
         self._executor = None if curve.inline else ThreadPoolExecutor(1, "engine")
-        self.batches: dict[int, int] = {}  # batch rows → how many such batches ran
+        self.statistics = Statistics()
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that are put together; a larger request runs alone."""
+        return self._max_rows
+
+    @property
+    def waiting_calls(self) -> int:
+        """Requests that wait for the model now."""
+        return len(self._waiting)
 
     @property
     def waiting_rows(self) -> int:
@@ -60,13 +72,14 @@ class Batcher:
         return self._waiting_size
 
     def submit(self, call: Call) -> None:
-        """Queue a call; raises `RequestError` 503 when the wait would be too long."""
+        """Queue a call; raises `RequestError` 503 when the wait would be too long, or in vain."""
         rows = call.rows
         wait = self._waiting_rows * self._seconds_per_row
         if self._waiting and (
             len(self._waiting) >= self._limits.calls
             or self._waiting_size + call.size > self._limits.size
             or wait > self._limits.wait
+            or call.received + wait > call.deadline
         ):
             raise RequestError(
                 503,
@@ -91,7 +104,7 @@ class Batcher:
         if not calls:
             self._busy = False
         elif self._executor is None:
-            finish(calls, self._run(calls), self._batched)
+            self._finish(calls, self._run(calls))
             if self._waiting:
                 self._loop.call_soon(self._dispatch)
             else:
@@ -105,13 +118,20 @@ class Batcher:
             self._dispatch()  # before the answers are written: the model is what is scarce
         else:
             self._busy = False
-        finish(calls, done.result(), self._batched)
+        self._finish(calls, done.result())
+
+    def _finish(self, calls: list[Call], outcomes: Outcomes) -> None:
+        start = time.perf_counter()
+        finish(calls, outcomes, self._batched)
+        self.statistics.answered(time.perf_counter() - start, len(calls))
 
     def _next_batch(self) -> list[Call]:
         """The longest run of waiting calls that fit one batch; a larger call runs alone."""
         waiting = self._waiting
         calls: list[Call] = []
         rows = 0
+        now = time.perf_counter()
+        queued = 0.0
         while waiting:
             call = waiting[0]
             if calls and (
@@ -123,11 +143,16 @@ class Batcher:
             waiting.popleft()
             self._waiting_rows -= call.rows
             self._waiting_size -= call.size
-            if not call.abandoned:
+            if call.abandoned:
+                self.statistics.cancelled += 1
+            elif call.deadline < now:
+                call.fail(RequestError(504, "the request's time ran out while it waited"))
+            else:
                 calls.append(call)
                 rows += call.rows
+                queued += now - call.received
         if calls:
-            self.batches[rows] = self.batches.get(rows, 0) + 1
+            self.statistics.dispatched(queued, len(calls))
         return calls
 
     def _run(self, calls: list[Call]) -> Outcomes:
@@ -147,7 +172,11 @@ class Batcher:
 
     def _run_together(self, calls: list[Call]) -> Result:
         rows = sum([call.rows for call in calls])
-        outputs = self._engine.run(assemble(self._engine.signature, calls, rows))
+        begun = time.perf_counter()
+        inputs = assemble(self._engine.signature, calls, rows)
+        assembled = time.perf_counter()
+        outputs = self._engine.run(inputs)
+        self.statistics.ran(rows, len(calls), assembled - begun, time.perf_counter() - assembled)
         if self._batched:
             check_rows(outputs, rows)
         return Result(outputs)

@@ -51,6 +51,8 @@ class Call(Protocol):
     size: int  # bytes held while waiting
     batch_key: Any
     abandoned: bool  # the client has gone: not worth running
+    received: float  # time.perf_counter when it was complete
+    deadline: float  # time.perf_counter after which nobody waits for it; may be infinite
 
     def deliver(self, result: Result, start: int | None) -> None:
         """Take rows `start` to `start + rows` of a result, or all of it where start is None."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from kohort_server.batch.call import Result, Shape
-from kohort_server.datatypes import BYTES
+from kohort_server.datatypes import BYTES, element_count
 from kohort_server.engine.interface import TensorSpec
 from kohort_server.errors import RequestError
 from kohort_server.front.wire import pack_bytes
@@ -51,10 +53,7 @@ def output_templates(
     for wanted in outputs:
         spec = wanted.spec
         array = result.arrays[spec.name]
-        if rows is None:
-            row, shape = array.size, array.shape
-        else:
-            row, shape = row_size(array.shape), (rows, *array.shape[1:])
+        row, shape = output_shape(array, rows)
         head = encode_json({"name": spec.name, "datatype": spec.datatype, "shape": shape})[:-1]
         value, after = (
             (b',"parameters":{"binary_data_size":', b"}}") if wanted.binary else (b',"data":', b"}")
@@ -73,12 +72,11 @@ def output_templates(
     return templates
 
 
-def row_size(shape: Shape) -> int:
-    """How many elements one row of a tensor of this shape has."""
-    elements = 1
-    for extent in shape[1:]:
-        elements *= extent
-    return elements
+def output_shape(array: NDArray[Any], rows: int | None) -> tuple[int, Shape]:
+    """Elements per row, and the shape, of so many rows of an output; None for all of it."""
+    if rows is None:
+        return array.size, array.shape
+    return element_count(array.shape[1:]), (rows, *array.shape[1:])
 
 
 def write_answer(

@@ -1,6 +1,6 @@
 """Open Inference Protocol requests and responses, JSON and binary, to values and back.
 
-Transports (HTTP now, gRPC later) hand over bytes and get bytes; nothing here knows of sockets.
+Transports hand over bytes and get bytes; nothing here knows of sockets.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from kohort_server.front.answer import WantedOutput, opening, output_templates, 
 from kohort_server.front.wire import (
     InputHeader,
     RequestHeader,
+    RequestParameters,
     TensorParameters,
     unpack_bytes,
 )
@@ -52,6 +53,7 @@ def element_kind(element: type[Any]) -> ElementKind:
     return ElementKind(msgspec.json.Decoder(list[element]).decode, element)  # type: ignore[valid-type]
 
 
+NO_PARAMETERS = RequestParameters()
 STRINGS = element_kind(str)
 KINDS = {
     "b": element_kind(bool),
@@ -89,6 +91,8 @@ class Layout(msgspec.Struct):
     rows: int
     batch_key: tuple[Shape, ...] | None
     binary_size: int
+    timeout: float | None
+    final: bool
 
 
 class InferRequest(msgspec.Struct):
@@ -100,6 +104,8 @@ class InferRequest(msgspec.Struct):
     rows: int
     batch_key: tuple[Shape, ...] | None
     size: int
+    timeout: float | None  # seconds that the client waits; None where it does not say
+    final: bool  # the client wants to be told that this response is the last to its request
 
 
 class Codec:
@@ -109,7 +115,7 @@ class Codec:
         self, model: str, revision: str, signature: Signature, batch: BatchDimension
     ) -> None:
         self._opening = opening(model, revision)
-        self._signature = signature
+        self.signature = signature
         self._batch = batch
         self._all_json = tuple(WantedOutput(spec, False) for spec in signature.outputs)
         self._all_binary = tuple(WantedOutput(spec, True) for spec in signature.outputs)
@@ -145,7 +151,7 @@ class Codec:
 
     def _decode_raw(self, data: memoryview) -> InferRequest:
         """A request that is one input's data and nothing else; its outputs go back in binary."""
-        inputs = self._signature.inputs
+        inputs = self.signature.inputs
         if len(inputs) != 1 or inputs[0].datatype == BYTES:
             raise RequestError(
                 400, "a request without a JSON header needs a model with one numeric input"
@@ -172,7 +178,7 @@ class Codec:
                 )
             ]
         )
-        layout = self._validated(header, self._all_binary)
+        layout = self.validated(header, self._all_binary)
         return self._with_data(layout, data, len(data))
 
     def _layout(self, header: bytes | memoryview) -> Layout:
@@ -180,9 +186,10 @@ class Codec:
             parsed = _decode_header(header)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(400, f"the request is not valid: {error}") from error
-        return self._validated(parsed, self._wanted_outputs(parsed))
+        return self.validated(parsed, self.wanted_outputs(parsed))
 
-    def _wanted_outputs(self, header: RequestHeader) -> tuple[WantedOutput, ...]:
+    def wanted_outputs(self, header: RequestHeader) -> tuple[WantedOutput, ...]:
+        """The outputs that a request asks for, all where it names none. Raises `RequestError`."""
         binary = header.parameters is not None and header.parameters.binary_data_output
         if not header.outputs:
             return self._all_binary if binary else self._all_json
@@ -193,15 +200,17 @@ class Codec:
                 raise RequestError(
                     400,
                     f'output "{output.name}" does not exist; the model has '
-                    f"{names(self._signature.outputs)}",
+                    f"{names(self.signature.outputs)}",
                 )
+            refuse_unsupported(output.name, output.parameters)
             told = output.parameters.binary_data if output.parameters is not None else None
             wanted.append(WantedOutput(spec, binary if told is None else told))
         return tuple(wanted)
 
-    def _validated(self, header: RequestHeader, outputs: tuple[WantedOutput, ...]) -> Layout:
+    def validated(self, header: RequestHeader, outputs: tuple[WantedOutput, ...]) -> Layout:
+        """A request whose inputs fit the model. Raises `RequestError`."""
         inputs = [self._validated_input(given) for given in header.inputs]
-        if len(inputs) != len(self._signature.inputs) or len(inputs) > 1:
+        if len(inputs) != len(self.signature.inputs) or len(inputs) > 1:
             self._check_each_given_once([given.name for given in header.inputs])
         rows = 1
         key = None
@@ -211,24 +220,28 @@ class Codec:
                 check_same_rows(header.inputs)
             if self._several_shapes:
                 shapes = {given.name: given.shape[1:] for given in header.inputs}
-                key = tuple(shapes[spec.name] for spec in self._signature.inputs)
+                key = tuple(shapes[spec.name] for spec in self.signature.inputs)
         size = 0
         for given in inputs:
             size += given.binary_size or 0
-        return Layout(header.id, inputs, outputs, rows, key, size)
+        told = header.parameters or NO_PARAMETERS
+        timeout = told.timeout / 1e6 if told.timeout is not None and told.timeout > 0 else None
+        final = told.triton_enable_empty_final_response
+        return Layout(header.id, inputs, outputs, rows, key, size, timeout, final)
 
     def _check_each_given_once(self, given: Sequence[str]) -> None:
-        for spec in self._signature.inputs:
+        for spec in self.signature.inputs:
             if (count := given.count(spec.name)) != 1:
                 what = "is missing" if count == 0 else f"is given {count} times"
                 raise RequestError(
                     400,
-                    f'input "{spec.name}" {what}; the model has {names(self._signature.inputs)}',
+                    f'input "{spec.name}" {what}; the model has {names(self.signature.inputs)}',
                 )
 
     def _validated_input(self, given: InputHeader) -> InputLayout:
         checked = self._checked(given.name, given.datatype, given.shape)
         told = given.parameters
+        refuse_unsupported(given.name, told)
         size = told.binary_data_size if told is not None else None
         if size is None:
             if not given.data:
@@ -245,11 +258,11 @@ class Codec:
         return InputLayout(checked, given.data, size)
 
     def _check_input(self, name: str, datatype: str, shape: Shape) -> CheckedInput:
-        spec = self._signature.inputs_by_name.get(name)
+        spec = self.signature.inputs_by_name.get(name)
         if spec is None:
             raise RequestError(
                 400,
-                f'input "{name}" does not exist; the model has {names(self._signature.inputs)}',
+                f'input "{name}" does not exist; the model has {names(self.signature.inputs)}',
             )
         if datatype != spec.datatype:
             known = "" if datatype in NAMES else ", which is not a datatype of the protocol"
@@ -281,18 +294,39 @@ class Codec:
                 f"the inputs' binary_data_size sum to {layout.binary_size} bytes, "
                 f"{len(binary)} bytes follow the JSON header",
             )
-        inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]] = {}
+        data = []
         at = 0
         for given in layout.inputs:
-            checked = given.checked
             if given.binary_size is None:
-                data = json_tensor(checked, given.data)
+                data.append(json_tensor(given.checked, given.data))
             else:
                 end = at + given.binary_size
-                data = binary_tensor(checked, binary[at:end])
+                data.append(binary_tensor(given.checked, binary[at:end]))
                 at = end
-            inputs[checked.spec.name] = (checked.shape, data)
-        return InferRequest(layout.id, inputs, layout.outputs, layout.rows, layout.batch_key, size)
+        return self.request(layout, layout.id, data, size)
+
+    def request(
+        self,
+        layout: Layout,
+        identity: str,
+        data: Sequence[TensorData | NDArray[Any]],
+        size: int,
+    ) -> InferRequest:
+        """A request of this layout with its tensors' data, in the layout's order."""
+        inputs = {
+            given.checked.spec.name: (given.checked.shape, tensor)
+            for given, tensor in zip(layout.inputs, data, strict=True)
+        }
+        return InferRequest(
+            identity,
+            inputs,
+            layout.outputs,
+            layout.rows,
+            layout.batch_key,
+            size,
+            layout.timeout,
+            layout.final,
+        )
 
     def encode(
         self, request: InferRequest, result: Result, start: int | None
@@ -313,6 +347,14 @@ class Codec:
         if start is None:
             return write_answer(self._opening, templates, result, request.id, 0, 1)
         return write_answer(self._opening, templates, result, request.id, start, request.rows)
+
+
+def refuse_unsupported(name: str, told: TensorParameters | None) -> None:
+    """Raise for what other servers can do with a tensor and this one cannot."""
+    if told is not None and told.shared_memory_region is not None:
+        raise RequestError(501, f'"{name}": shared memory is not supported; send the data')
+    if told is not None and told.classification is not None:
+        raise RequestError(501, f'"{name}": classification is not supported; ask for the scores')
 
 
 def check_same_rows(inputs: Sequence[InputHeader]) -> None:
@@ -366,7 +408,7 @@ def nested_values(wanted: CheckedInput, data: msgspec.Raw) -> list[Any]:
         raise RequestError(400, f'input "{name}": {error}') from error
 
 
-def binary_tensor(wanted: CheckedInput, data: memoryview) -> TensorData | NDArray[Any]:
+def binary_tensor(wanted: CheckedInput, data: TensorData) -> TensorData | NDArray[Any]:
     """An input that came in binary: its bytes as they are, strings as an object array."""
     if wanted.pack is None:
         return object_array(unpack_bytes(wanted.spec.name, data, wanted.count), wanted.shape)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from kohort_server.front.http import HttpConnection
+    from kohort_server.front.port import Front
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -17,6 +17,15 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Answering(Protocol):
+    """The connection that a request came from."""
+
+    front: Front
+
+    def answered(self, exchange: Exchange) -> None:
+        """The exchange has its answer."""
 
 
 class Exchange:
@@ -34,7 +43,7 @@ class Exchange:
         "received",
     )
 
-    def __init__(self, connection: HttpConnection) -> None:
+    def __init__(self, connection: Answering) -> None:
         self.connection = connection
         self.method = b""
         self.path = b""

@@ -10,61 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
-import numpy as np
 
 from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange
-from kohort_server.front.limits import HttpLimits
 
-SCRATCH = 16 << 10  # bytes; also how much of a head is looked at before its size is checked
-ALIGNMENT = 64  # bytes; a tensor that follows a JSON header begins at a multiple of it
+if TYPE_CHECKING:
+    from kohort_server.front.port import Front
+
 CHUNK_OVERHEAD = 8  # bytes on the wire per byte of a chunked body, beyond which it is refused
 MAX_PIPELINED = 64  # unanswered requests of one connection, beyond which it is not read
 LINGER = 2.0  # seconds in which what a refused client still sends is discarded
-SWEEP = 1.0  # seconds between looks for connections that are too slow
-
-
-@dataclass(slots=True)
-class HttpFront:
-    """What all connections share."""
-
-    handle: Callable[[Exchange], None]
-    limits: HttpLimits = field(default_factory=HttpLimits)
-    draining: bool = False
-    connections: set[HttpConnection] = field(default_factory=set)
-    body_bytes: int = 0  # held by requests that are received or unanswered
-    unanswered: int = 0
-    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH)))
-
-    def connection(self) -> HttpConnection:
-        """A protocol for a new connection."""
-        return HttpConnection(self)
-
-    def busy(self) -> bool:
-        """Whether a request is being received or waits for its answer."""
-        return self.unanswered > 0 or any(c.receiving for c in self.connections)
-
-    def expecting(self) -> bool:
-        """Whether a client connected so late that its request may still be on its way."""
-        return any(c.opened_while_draining for c in self.connections)
-
-    async def sweep(self) -> None:
-        """Close connections that are idle or slow for too long, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(SWEEP)
-            now = loop.time()
-            for connection in [c for c in self.connections if c.deadline < now]:
-                connection.expire()
-
-    def close(self) -> None:
-        """Close every connection after what has been written to it."""
-        for connection in list(self.connections):
-            connection.close()
 
 
 class Refusal(Exception):
@@ -102,7 +59,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "receiving",
     )
 
-    def __init__(self, front: HttpFront) -> None:
+    def __init__(self, front: Front) -> None:
         self.front = front
         self._scratch = front.scratch
         self._limits = front.limits
@@ -134,11 +91,6 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self.front.connections) >= self._limits.connections:
-            transport.close()
-            return
-        self.opened_while_draining = self.front.draining
-        self.front.connections.add(self)
         self.deadline = self._loop.time() + self._limits.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,10 +138,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._filled == len(self._body):
                 self._large_body_complete(self._body)
             return
-        self._wire_size += nbytes
-        self._parse(self._scratch[:nbytes])
+        self.feed(self._scratch[:nbytes])
 
-    def _parse(self, data: memoryview) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what has been received."""
+        self._wire_size += len(data)
+        self._parse(data)
+
+    def _parse(self, data: bytes | memoryview) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -204,7 +160,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self.receiving:
                 self._expect_more()
 
-    def _ignore_upgrade(self, rest: memoryview) -> None:
+    def _ignore_upgrade(self, rest: bytes | memoryview) -> None:
         """Speak HTTP/1.1 on, as the protocol allows; the parser has left out an announced body."""
         if self.receiving:
             size = self._body_size or 0
@@ -223,7 +179,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         limits = self._limits
         if size is not None:
             header_length = self._exchange.headers.get(HEADER_LENGTH, b"0")
-            self._body = aligned_buffer(size, int(header_length) if header_length.isdigit() else 0)
+            tensors = int(header_length) if header_length.isdigit() else 0
+            self._body = self.front.buffers.take(size, min(tensors, size))
             self._filled = len(self._piece)
             self._body[: self._filled] = self._piece
             self.deadline += size / limits.rate
@@ -256,7 +213,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         exchange.method = self._parser.get_method()
         exchange.path = self._url
         exchange.keep_alive = self._parser.should_keep_alive()
-        if self._wire_size >= self._limits.head + SCRATCH:
+        if self._wire_size >= self._limits.head + len(self._scratch):
             self._refusal = (431, f"the head exceeds {self._limits.head} bytes", None)
             raise Refusal
         headers = exchange.headers = {name.lower(): told for name, told in self._headers.items()}
@@ -396,14 +353,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self._transport is not None:
             self._transport.abort()
 
+    def leave(self) -> None:
+        """Its next answer will ask it to go."""
+
     def close(self) -> None:
         """Close after what has been written."""
         if self._transport is not None:
             self._transport.close()
-
-
-def aligned_buffer(size: int, header: int) -> memoryview:
-    """An uninitialised buffer of `size` bytes whose byte number `header` is aligned in memory."""
-    memory: Any = np.empty(size + ALIGNMENT, np.uint8)
-    skip = -(memory.ctypes.data + header) % ALIGNMENT
-    return memoryview(memory)[skip : skip + size]

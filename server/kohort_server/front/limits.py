@@ -16,6 +16,8 @@ class HttpLimits:
     # A request must be complete this long after it began, plus what its size takes at `rate`.
     request: float = 20.0
     rate: float = 16 << 10
+    # An answer that its client does not take is given up after this long.
+    unread: float = 120.0
     # Longer than an Envoy keeps an idle upstream connection, so that the gateway always closes
     # first and never sends a request on a connection that is being closed.
     idle: float = 3900.0

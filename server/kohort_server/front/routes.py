@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -14,69 +11,58 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kohort.contract import HEADER_COHORT, HEADER_REVISION
-from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.call import Result
-from kohort_server.engine.interface import Engine, InputError, TensorSpec
 from kohort_server.errors import RequestError
+from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
+from kohort_server.front.compression import decompress
 from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange
-from kohort_server.front.metrics import ServerMetrics
+from kohort_server.front.served import LOAD_REFUSED, ServedModel
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
 COHORT = HEADER_COHORT.encode()
-VERSION_ALIAS = "1"  # what clients that insist on a version send when they know none
-EXTENSIONS = ["binary_tensor_data"]
-VERSION = version("kohort")
 
 log = logging.getLogger(__name__)
 encode_json = msgspec.json.encode
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """A model that is ready: how requests reach it."""
+class IndexRequest(msgspec.Struct):
+    """What a client asks the repository's index for."""
 
-    engine: Engine
-    codec: Codec
-    batcher: Batcher
+    ready: bool = False
+
+
+decode_index = msgspec.json.Decoder(IndexRequest).decode
 
 
 class Routes:
-    """Answers every request; serving begins when `start` is called with a warm model."""
+    """Answers every request of plain HTTP; inference begins when the model is there."""
 
-    def __init__(self, model: str, revision: str, metrics: ServerMetrics) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self._model = model
-        self._revision = revision
-        self._metrics = metrics
-        self._serving: Serving | None = None
-        self.draining = False
         self._table = self._paths()
 
     def _paths(self) -> dict[bytes, tuple[bytes, Callable[[Exchange], None]]]:
         """Path → (method, handler)."""
+        model = self._model
         table: dict[str, tuple[bytes, Callable[[Exchange], None]]] = {
-            "/v2": (b"GET", self._server_metadata),
-            "/v2/health/live": (b"GET", self._live),
+            "/v2": (b"GET", tell(model.server_metadata)),
+            "/v2/health/live": (b"GET", tell(lambda: {"live": True})),
             "/v2/health/ready": (b"GET", self._ready),
+            "/v2/models/stats": (b"GET", tell(model.statistics)),
+            "/v2/repository/index": (b"POST", self._index),
             "/metrics": (b"GET", self._prometheus),
         }
-        bare = f"/v2/models/{self._model}"
-        for base in (
-            bare,
-            f"{bare}/versions/{self._revision}",
-            f"{bare}/versions/{VERSION_ALIAS}",
-        ):
-            table[base] = (b"GET", self._model_metadata)
+        bare = f"/v2/models/{model.name}"
+        for base in (bare, *(f"{bare}/versions/{version}" for version in model.versions)):
+            table[base] = (b"GET", tell(model.metadata))
             table[f"{base}/ready"] = (b"GET", self._model_ready)
+            table[f"{base}/config"] = (b"GET", tell(model.config))
+            table[f"{base}/stats"] = (b"GET", tell(model.statistics))
             table[f"{base}/infer"] = (b"POST", self._infer)
+        for what in ("load", "unload"):
+            table[f"/v2/repository/models/{model.name}/{what}"] = (b"POST", refuse_loading)
         return {path.encode(): route for path, route in table.items()}
-
-    def start(self, serving: Serving) -> None:
-        """Become ready."""
-        self._metrics.batches = serving.batcher.batches
-        self._metrics.waiting_rows = lambda: serving.batcher.waiting_rows
-        self._metrics.waiting_bytes = lambda: serving.batcher.waiting_size
-        self._serving = serving
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer a request, now or when the model has run; never raises."""
@@ -92,152 +78,105 @@ class Routes:
             return
         try:
             handler(exchange)
+        except RequestError as error:
+            exchange.respond_error(error.status, error.message, error.retry_after)
         except Exception:
             log.exception("answering %s failed", exchange.path.decode("latin-1"))
             exchange.respond_error(500, "the server failed; its log says why")
 
     def _not_found(self, path: bytes) -> str:
+        model = self._model
         return (
             f"{path.decode('latin-1')} does not exist; this server serves the model "
-            f'"{self._model}" in the version "{self._revision}" at /v2/models/{self._model}'
+            f'"{model.name}" in the version "{model.revision}" at /v2/models/{model.name}'
         )
-
-    # Health and metadata.
-
-    def _live(self, exchange: Exchange) -> None:
-        exchange.respond(200, b'{"live":true}')
-
-    def _is_ready(self) -> bool:
-        return self._serving is not None and not self.draining
 
     def _ready(self, exchange: Exchange) -> None:
-        if self._is_ready():
+        if self._model.ready:
             exchange.respond(200, b'{"ready":true}')
         else:
-            exchange.respond(503, encode_json({"ready": False, "error": self._why_not_ready()}))
-
-    def _why_not_ready(self) -> str:
-        return "the server is shutting down" if self.draining else "the model is being loaded"
+            told = {"ready": False, "error": self._model.why_not_ready()}
+            exchange.respond(503, encode_json(told))
 
     def _model_ready(self, exchange: Exchange) -> None:
-        ready = self._is_ready()
-        body: dict[str, Any] = {"name": self._model, "ready": ready}
+        ready = self._model.ready
+        body: dict[str, Any] = {"name": self._model.name, "ready": ready}
         if not ready:
-            body["error"] = self._why_not_ready()
+            body["error"] = self._model.why_not_ready()
         exchange.respond(200 if ready else 503, encode_json(body))
 
-    def _server_metadata(self, exchange: Exchange) -> None:
-        exchange.respond(
-            200,
-            encode_json({"name": "kohort-server", "version": VERSION, "extensions": EXTENSIONS}),
-        )
-
-    def _model_metadata(self, exchange: Exchange) -> None:
-        serving = self._serving
-        if serving is None:
-            exchange.respond_error(503, self._why_not_ready(), retry_after=1)
-            return
-        signature = serving.engine.signature
-        metadata = {
-            "name": self._model,
-            "versions": [self._revision],
-            "platform": serving.engine.name,
-            "inputs": [tensor_metadata(spec) for spec in signature.inputs],
-            "outputs": [tensor_metadata(spec) for spec in signature.outputs],
-        }
-        exchange.respond(200, encode_json(metadata))
+    def _index(self, exchange: Exchange) -> None:
+        try:
+            asked = decode_index(exchange.body) if exchange.body else IndexRequest()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"the request is not valid: {error}") from error
+        exchange.respond(200, encode_json(self._model.index(asked.ready)))
 
     def _prometheus(self, exchange: Exchange) -> None:
         if THROUGH_GATEWAY in exchange.headers:  # clients are not to see who else is one
             exchange.respond_error(404, self._not_found(exchange.path))
             return
-        exchange.respond(200, self._metrics.text(), CONTENT_TYPE_LATEST.encode())
-
-    # Inference.
+        exchange.respond(200, self._model.metrics.text(), CONTENT_TYPE_LATEST.encode())
 
     def _infer(self, exchange: Exchange) -> None:
         try:
-            if self._serving is None:
-                raise RequestError(503, self._why_not_ready(), retry_after=1)
+            serving = self._model.loaded()
             headers = exchange.headers
+            body = exchange.body
             if b"content-encoding" in headers:
-                raise RequestError(
-                    501, "a compressed body is not supported; send it without Content-Encoding"
-                )
+                limit = exchange.connection.front.limits.body
+                body = decompress(headers[b"content-encoding"], body, limit)
             length = headers.get(HEADER_LENGTH)
-            request = self._serving.codec.decode(
-                exchange.body, None if length is None else header_length(length)
-            )
-            self._serving.batcher.submit(InferCall(self, self._serving.codec, exchange, request))
+            request = serving.codec.decode(body, None if length is None else header_length(length))
+            serving.batcher.submit(HttpCall(self._model, serving.codec, exchange, request))
         except RequestError as error:
-            self.refuse(exchange, error)
-
-    def refuse(self, exchange: Exchange, error: RequestError) -> None:
-        """Answer an inference request with an error, and count it."""
-        exchange.respond_error(error.status, error.message, error.retry_after)
-        self.count(exchange, error.status)
-
-    def count(self, exchange: Exchange, code: int) -> None:
-        """Count an answered inference request."""
-        cohort = exchange.headers.get(COHORT, b"")
-        self._metrics.observe(cohort, code, time.perf_counter() - exchange.received)
+            refuse(self._model, exchange, error)
 
 
-class InferCall:
-    """An inference request between its decoding and its answer."""
+class HttpCall(InferCall):
+    """An inference request over HTTP."""
 
-    __slots__ = (
-        "_codec",
-        "_exchange",
-        "_request",
-        "_routes",
-        "abandoned",
-        "batch_key",
-        "inputs",
-        "rows",
-        "size",
-    )
+    __slots__ = ("_codec", "_exchange", "_model")
 
     def __init__(
-        self, routes: Routes, codec: Codec, exchange: Exchange, request: InferRequest
+        self, model: ServedModel, codec: Codec, exchange: Exchange, request: InferRequest
     ) -> None:
-        self._routes = routes
+        super().__init__(request, exchange.received)
+        self._model = model
         self._codec = codec
         self._exchange = exchange
-        self._request = request
-        self.inputs = request.inputs
-        self.rows = request.rows
-        self.size = request.size
-        self.batch_key = request.batch_key
-        self.abandoned = False
-        exchange.on_abandoned = self._abandon
+        exchange.on_abandoned = self.abandon
 
-    def _abandon(self) -> None:
-        self.abandoned = True
-
-    def deliver(self, result: Result, start: int | None) -> None:
-        """Answer with this call's rows; an answer that cannot be made does not harm the others."""
-        try:
-            json_length, body = self._codec.encode(self._request, result, start)
-        except Exception as error:
-            self.fail(error)
-            return
+    def answer(self, result: Result, start: int | None) -> None:
+        """See `InferCall`."""
+        exchange = self._exchange
+        json_length, body = self._codec.encode(self.request, result, start)
         if json_length is None:
-            self._exchange.respond(200, body, JSON)
+            exchange.respond(200, body, JSON)
         else:
             extra = b"Inference-Header-Content-Length: %d\r\n" % json_length
-            self._exchange.respond(200, body, BINARY, extra)
-        self._routes.count(self._exchange, 200)
+            exchange.respond(200, body, BINARY, extra)
+        self._model.metrics.observe(exchange.headers.get(COHORT, b""), 200, exchange.received)
 
-    def fail(self, error: Exception) -> None:
-        """Answer with what went wrong."""
-        if isinstance(error, RequestError):
-            self._routes.refuse(self._exchange, error)
-        elif isinstance(error, InputError):
-            self._routes.refuse(self._exchange, RequestError(400, str(error)))
-        else:
-            log.error("the model failed: %s", error)
-            self._routes.refuse(self._exchange, RequestError(500, f"the model failed: {error}"))
+    def refuse(self, error: RequestError) -> None:
+        """See `InferCall`."""
+        refuse(self._model, self._exchange, error)
+
+
+def refuse(model: ServedModel, exchange: Exchange, error: RequestError) -> None:
+    """Answer an inference request with an error, and count it."""
+    exchange.respond_error(error.status, error.message, error.retry_after)
+    model.metrics.observe(exchange.headers.get(COHORT, b""), error.status, exchange.received)
+
+
+def tell(values: Callable[[], dict[str, Any]]) -> Callable[[Exchange], None]:
+    """A handler that answers with values as JSON."""
+    return lambda exchange: exchange.respond(200, encode_json(values()))
+
+
+def refuse_loading(exchange: Exchange) -> None:
+    """Neither loads nor unloads."""
+    raise RequestError(501, LOAD_REFUSED)
 
 
 def header_length(value: bytes) -> int:
@@ -259,8 +198,3 @@ def normal_path(target: bytes) -> bytes:
         except ValueError:
             return target
     return unquote_to_bytes(target.partition(b"?")[0]).rstrip(b"/")
-
-
-def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    """One input or output as the protocol's metadata shows it."""
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}

@@ -16,6 +16,8 @@ class TensorParameters(msgspec.Struct):
 
     binary_data_size: int | None = None
     binary_data: bool | None = None
+    classification: int | None = None
+    shared_memory_region: str | None = None
 
 
 class InputHeader(msgspec.Struct):
@@ -39,6 +41,8 @@ class RequestParameters(msgspec.Struct):
     """What may be said about the whole request."""
 
     binary_data_output: bool = False
+    timeout: int | None = None  # microseconds
+    triton_enable_empty_final_response: bool = False
 
 
 class RequestHeader(msgspec.Struct):
@@ -50,7 +54,7 @@ class RequestHeader(msgspec.Struct):
     parameters: RequestParameters | None = None
 
 
-def unpack_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
+def unpack_bytes(name: str, data: bytes | memoryview, count: int) -> list[bytes]:
     """The elements of a binary BYTES tensor, which must fill `data` exactly."""
     elements: list[bytes] = []
     at = 0
