@@ -58,7 +58,7 @@ async def serve(options: Options) -> None:
         options.name, options.revision, ServerMetrics(options.name, options.revision)
     )
     services = Services(served)
-    front = Front(Routes(served), services.methods(), HttpLimits(body=options.max_body))
+    front = Front(Routes(served), HttpLimits(body=options.max_body), services.methods())
     listener = await loop.create_server(
         front.connection, options.host, options.port, backlog=BACKLOG
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -24,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
@@ -32,8 +30,10 @@ import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
+from tests.bench.load import Target, client_for, load
 
 LAYERS = (64, 512, 512, 10)
+PROTOCOLS = {"binary": "HTTP binary", "json": "HTTP JSON", "grpc": "gRPC"}
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -70,83 +70,6 @@ def save_mlp(path: Path, layers: Sequence[int] = LAYERS) -> None:
     )
     opset = helper.make_opsetid("", 17)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
-
-
-def request_bytes(binary: bool) -> bytes:
-    """One inference request of one row, as a client sends it."""
-    row = np.random.default_rng(1).standard_normal((1, LAYERS[0])).astype(np.float32)
-    tensor: dict[str, object] = {"name": "x", "shape": [1, LAYERS[0]], "datatype": "FP32"}
-    request: dict[str, object] = {"inputs": [tensor]}
-    if binary:
-        tensor["parameters"] = {"binary_data_size": row.nbytes}
-        request["parameters"] = {"binary_data_output": True}
-    else:
-        tensor["data"] = [round(float(value), 6) for value in row[0]]
-    header = json.dumps(request).encode()
-    body = header + (row.tobytes() if binary else b"")
-    head = (
-        "POST /v2/models/mlp/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\n"
-        f"Content-Type: application/{'octet-stream' if binary else 'json'}\r\n"
-        + (f"Inference-Header-Content-Length: {len(header)}\r\n" if binary else "")
-        + f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-class Client(asyncio.Protocol):
-    """Sends the same request again as soon as it is answered, until `end`."""
-
-    def __init__(self, request: bytes, end: float, latencies: list[float]) -> None:
-        self.request = request
-        self.end = end
-        self.latencies = latencies
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.send()
-
-    def send(self) -> None:
-        self.sent = time.perf_counter()
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        self.pending += data
-        head, separator, body = self.pending.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        at = head.index(b"Content-Length: ") + 16
-        length = head[at:].split(b"\r\n", 1)[0]
-        if len(body) < int(length):
-            return
-        now = time.perf_counter()
-        assert head.startswith(b"HTTP/1.1 200"), self.pending
-        self.latencies.append(now - self.sent)
-        self.pending = b""
-        if now < self.end:
-            self.send()
-        else:
-            self.transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
-
-
-async def load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
-    """Latencies in seconds of all requests of closed-loop clients."""
-    latencies: list[float] = []
-    loop = asyncio.get_running_loop()
-    end = time.perf_counter() + seconds
-    clients = [
-        (await loop.create_connection(lambda: Client(request, end, latencies), "127.0.0.1", port))[
-            1
-        ]
-        for _ in range(connections)
-    ]
-    await asyncio.gather(*(client.finished for client in clients))
-    return latencies
 
 
 def cpu_seconds(pid: int) -> float:
@@ -199,13 +122,15 @@ def answers(url: str) -> bool:
         return False
 
 
-def measure_server(pid: int, port: int, binary: bool, connections: int, seconds: float) -> Sample:
-    """One run against the server."""
-    request = request_bytes(binary)
+def measure_server(
+    pid: int, port: int, protocol: str, target: Target, connections: int, seconds: float
+) -> Sample:
+    """One run against a server."""
+    client = client_for(protocol, target)
     before = cpu_seconds(pid)
     start = time.perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        latencies = sorted(runner.run(load(port, request, connections, seconds)))
+        latencies = sorted(runner.run(load(port, client, connections, seconds)))
     taken = time.perf_counter() - start
     count = len(latencies)
     return Sample(
@@ -230,7 +155,7 @@ def measure_engine(engine: OnnxRuntimeEngine, batch: int, seconds: float) -> Sam
     return Sample(count / taken, (time.process_time() - cpu) * 1000 / count, millis, millis)
 
 
-def row(name: str, samples: Sequence[Sample]) -> str:
+def line(name: str, samples: Sequence[Sample]) -> str:
     """One line of the table: minimum / median / maximum of each figure."""
 
     def spread(figure: Callable[[Sample], float], digits: int) -> str:
@@ -258,12 +183,16 @@ def main() -> None:
         results: dict[str, list[Sample]] = {}
         with server(model, cores[0]) as (pid, port):
             os.sched_setaffinity(0, {cores[-1]})
-            for binary in (True, False):  # warm-up of both sides
-                measure_server(pid, port, binary, given.connections, 0.5)
+            row = np.random.default_rng(1).standard_normal((1, LAYERS[0])).astype(np.float32)
+            target = Target("mlp", "x", row)
+            for protocol in PROTOCOLS:  # warm-up of both sides
+                measure_server(pid, port, protocol, target, given.connections, 0.5)
             for _ in range(given.runs):
-                for name, binary in (("server, binary", True), ("server, JSON", False)):
-                    sample = measure_server(pid, port, binary, given.connections, given.seconds)
-                    results.setdefault(name, []).append(sample)
+                for protocol, name in PROTOCOLS.items():
+                    sample = measure_server(
+                        pid, port, protocol, target, given.connections, given.seconds
+                    )
+                    results.setdefault(f"server, {name}", []).append(sample)
             resident = resident_megabytes(pid)
         engine = OnnxRuntimeEngine(model, threads=1)
         best = max(BATCHES, key=lambda batch: measure_engine(engine, batch, 0.2).per_second)
@@ -278,7 +207,7 @@ def main() -> None:
     print(f"the server's resident memory afterwards: {resident:.0f} MB.\n")
     print("| | rows/s | CPU-s per 1,000 | p50 ms | p99 ms |\n|---|---|---|---|---|")
     for name, samples in results.items():
-        print(row(name, samples))
+        print(line(name, samples))
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ class Front:
     """What all connections share."""
 
     handle: Callable[[Exchange], None]
-    methods: dict[bytes, Method] = field(default_factory=dict)  # of gRPC, by path
     limits: HttpLimits = field(default_factory=HttpLimits)
+    methods: dict[bytes, Method] = field(default_factory=dict)  # of gRPC, by path
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
     body_bytes: int = 0  # held by requests that are received or unanswered
