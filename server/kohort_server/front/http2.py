@@ -525,3 +525,4 @@ class Http2Connection(asyncio.BufferedProtocol):
     def _close_when_done(self) -> None:
         if not self.streams and self._transport is not None:
             self._transport.close()
+            self.connection_lost(None)
