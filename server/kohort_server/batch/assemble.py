@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kohort_server.batch.call import Call
+from kohort_server.batch.call import Call, TensorData
+from kohort_server.buffers import SMALLEST_SLOT, Buffers
 from kohort_server.datatypes import BYTES, FIXED_SIZE
 from kohort_server.engine.interface import Signature
 
 ALIGNMENT = 16  # bytes; what numpy's own arrays have and engines may rely on
 
 
-def assemble(signature: Signature, calls: Sequence[Call], rows: int) -> dict[str, NDArray[Any]]:
+def assemble(
+    signature: Signature, calls: Sequence[Call], rows: int, buffers: Buffers
+) -> dict[str, NDArray[Any]]:
     """One array per input with the rows of all calls in order; `rows` is their sum."""
     if len(calls) == 1:
         only = calls[0].inputs
@@ -28,9 +31,25 @@ def assemble(signature: Signature, calls: Sequence[Call], rows: int) -> dict[str
             arrays[name] = np.concatenate(parts)
         else:
             shape = (rows, *calls[0].inputs[name][0][1:])
-            joined = np.frombuffer(b"".join(parts), FIXED_SIZE[spec.datatype].dtype)
+            joined = np.frombuffer(join(parts, buffers), FIXED_SIZE[spec.datatype].dtype)
             arrays[name] = joined.reshape(shape)
     return arrays
+
+
+def join(parts: Sequence[TensorData], buffers: Buffers) -> TensorData:
+    """All parts in one piece of memory; a large one is used again."""
+    size = 0
+    for part in parts:
+        size += len(part)
+    if size < SMALLEST_SLOT:
+        return b"".join(parts)
+    joined = buffers.take(size)
+    at = 0
+    for part in parts:
+        end = at + len(part)
+        joined[at:end] = part
+        at = end
+    return joined
 
 
 def as_array(

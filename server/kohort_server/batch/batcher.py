@@ -20,6 +20,7 @@ from kohort_server.batch.assemble import assemble
 from kohort_server.batch.calibration import Curve
 from kohort_server.batch.call import Call, Result
 from kohort_server.batch.statistics import Statistics
+from kohort_server.buffers import Buffers
 from kohort_server.engine.interface import Engine
 from kohort_server.errors import RequestError
 
@@ -49,6 +50,7 @@ class Batcher:
         self._busy = False
         self._loop = asyncio.get_running_loop()
         self._executor = None if curve.inline else ThreadPoolExecutor(1, "engine")
+        self._buffers = Buffers()  # of the thread that runs the model
         self.statistics = Statistics()
 
     @property
@@ -173,7 +175,7 @@ class Batcher:
     def _run_together(self, calls: list[Call]) -> Result:
         rows = sum([call.rows for call in calls])
         begun = time.perf_counter()
-        inputs = assemble(self._engine.signature, calls, rows)
+        inputs = assemble(self._engine.signature, calls, rows, self._buffers)
         assembled = time.perf_counter()
         outputs = self._engine.run(inputs)
         self.statistics.ran(rows, len(calls), assembled - begun, time.perf_counter() - assembled)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from kohort_server.buffers import Buffers
 from kohort_server.front import frames
-from kohort_server.front.buffers import Buffers
 from kohort_server.front.exchange import Exchange
 from kohort_server.front.grpc import GrpcStream, Method
 from kohort_server.front.hpack import Headers
