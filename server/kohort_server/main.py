@@ -9,26 +9,36 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvloop
 
 from kohort.contract import PORT_SERVER
+from kohort_server import conformance
+from kohort_server.batch.calibration import Curve
 from kohort_server.engine.cpu import usable_cpus
 from kohort_server.errors import StartFailure
-from kohort_server.loading import ENGINES
+from kohort_server.loading import ENGINES, load
 from kohort_server.serving import Options, serve
 from kohort_server.units import parse_duration, parse_size
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a start that fails ends with one line of JSON on stderr and status 1."""
-    options = parse(arguments)
+    given = parse(arguments)
+    if given.command == "conformance":
+        sys.exit(conformance.run(given.url, given.model))
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    options = options_of(given)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(options))
+        if given.command == "bench":
+            loaded = load(options.uri, None, options.engine, options.cache, options.threads)
+            sys.stdout.write(curve_table(loaded.curve))
+        else:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve(options))
         status = 0
     except StartFailure as failed:
         sys.stderr.write(f"{failed.failure.line()}\n")
@@ -37,38 +47,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"kohort-server: cannot listen on port {options.port}: {error}\n")
         status = 1
     sys.stderr.flush()
+    sys.stdout.flush()
     # A model that is still being loaded in its thread must not hold up, or crash, the exit.
     os._exit(status)
 
 
-def parse(arguments: Sequence[str] | None) -> Options:
-    """The options of the command line; exits with usage and status 2 for wrong ones."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says; exits with usage and status 2 for wrong ones."""
     parser = argparse.ArgumentParser(prog="kohort-server", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     command = commands.add_parser("serve", help="serve one model")
-    command.add_argument("uri", help="the model: file://, http:// or https://")
-    command.add_argument("--name", required=True, help="the model's name in URLs")
-    command.add_argument("--revision", required=True, help="the model's version in URLs")
+    command.add_argument("uri", help="the model: a path, file://, http:// or https://")
+    command.add_argument("--name", help="the model's name in URLs (default: the file's)")
+    command.add_argument("--revision", help="the model's version in URLs (default: 1)")
     command.add_argument("--digest", help="sha256:… that the file must have")
-    command.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
     command.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 (a pod's)
     command.add_argument("--port", type=int, default=PORT_SERVER)
-    command.add_argument(
-        "--cache-dir", type=Path, default=Path.home() / ".cache/kohort/models", metavar="DIR"
-    )
     command.add_argument("--drain-delay", type=parse_duration, default="5s", metavar="DURATION")
     command.add_argument("--max-body", type=parse_size, default="64Mi", metavar="SIZE")
-    command.add_argument(
-        "--threads",
-        type=int,
-        default=None,
-        help="of the engine (default: the CPUs that affinity and quota allow)",
+    bench = commands.add_parser("bench", help="measure what batches of a model cost")
+    bench.add_argument("uri", help="the model: a path, file://, http:// or https://")
+    bench.set_defaults(name=None, revision=None, digest=None, host="", port=0)
+    bench.set_defaults(drain_delay=0.0, max_body=0)
+    for loading in (command, bench):
+        loading.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
+        loading.add_argument(
+            "--cache-dir", type=Path, default=Path.home() / ".cache/kohort/models", metavar="DIR"
+        )
+        loading.add_argument(
+            "--threads",
+            type=int,
+            default=None,
+            help="of the engine (default: the CPUs that affinity and quota allow)",
+        )
+    checks = commands.add_parser(
+        "conformance", help="check any server against the Open Inference Protocol"
     )
-    given = parser.parse_args(arguments)
+    checks.add_argument("url", help="such as http://localhost:8080")
+    checks.add_argument("--model", help="a model that it serves (default: asked of the server)")
+    return parser.parse_args(arguments)
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """Options with defaults that follow from the model's place."""
+    uri = as_uri(given.uri)
     return Options(
-        uri=given.uri,
-        name=given.name,
-        revision=given.revision,
+        uri=uri,
+        name=given.name or Path(urlsplit(uri).path).stem or "model",
+        revision=given.revision or "1",
         digest=given.digest,
         engine=given.engine,
         host=given.host,
@@ -77,4 +103,26 @@ def parse(arguments: Sequence[str] | None) -> Options:
         drain_delay=given.drain_delay,
         max_body=given.max_body,
         threads=given.threads or usable_cpus(),
+        # An operator names what it starts; a person wants to be told how to call it.
+        introduce=given.revision is None,
     )
+
+
+def as_uri(text: str) -> str:
+    """The URI of a model that may be given as a path, or as a directory with a model.onnx."""
+    if "://" in text:
+        return text
+    path = Path(text).resolve()
+    return (path / "model.onnx" if path.is_dir() else path).as_uri()
+
+
+def curve_table(curve: Curve) -> str:
+    """What batches cost, and which is chosen."""
+    lines = [f"{'rows':>6} {'µs per run':>12} {'µs per row':>12} {'rows per s':>12}"]
+    for rows, seconds in curve.seconds.items():
+        chosen = "  ← the largest that is useful" if rows == curve.max_rows else ""
+        micros = seconds * 1e6
+        lines.append(
+            f"{rows:6} {micros:12,.0f} {micros / rows:12,.1f} {rows / seconds:12,.0f}{chosen}"
+        )
+    return "\n".join(lines) + "\n"

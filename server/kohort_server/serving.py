@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from pathlib import Path
 
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
+from kohort_server.datatypes import BYTES, FIXED_SIZE, element_count
+from kohort_server.engine.interface import Signature
 from kohort_server.front.codec import Codec
 from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.limits import HttpLimits
@@ -26,6 +30,7 @@ from kohort_server.loading import WarmModel, load
 BACKLOG = 4096
 LONGEST_DRAIN = 25.0  # seconds after the drain delay; then what is unanswered is given up
 LONGEST_CLOSE = 1.0  # seconds for the last clients to come to their end
+WRITTEN_ELEMENTS = 256  # of an example's tensor
 LOOK = 0.02  # seconds between looks for whether the last answer has gone out
 
 log = logging.getLogger(__name__)
@@ -46,6 +51,7 @@ class Options:
     drain_delay: float
     max_body: int
     threads: int
+    introduce: bool = False  # tell on stdout how the model is called
 
 
 async def serve(options: Options) -> None:
@@ -75,6 +81,9 @@ async def serve(options: Options) -> None:
         served.start(Serving(model.engine, codec, grpc_codec, batcher))
         services.ready_changed()
         log.info("ready: %s", describe(model))
+        if options.introduce:
+            sys.stdout.write(introduction(options, model.engine.signature))
+            sys.stdout.flush()
         await stop.wait()
         served.draining = True
         services.ready_changed()
@@ -132,6 +141,37 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
             return True
         await asyncio.sleep(LOOK)
     return condition()
+
+
+def introduction(options: Options, signature: Signature) -> str:
+    """Where the model is, and a command that calls it with zeros or empty strings."""
+    host = "localhost" if options.host == "0.0.0.0" else options.host  # noqa: S104 (only compared)
+    url = f"http://{host}:{options.port}/v2/models/{options.name}"
+    inputs: list[dict[str, object]] = []
+    zeros = 0  # bytes that follow the JSON, where that is shorter than to write them in it
+    for spec in signature.inputs:
+        shape = [1 if extent < 0 else extent for extent in spec.shape]
+        count = element_count(shape)
+        tensor = {"name": spec.name, "shape": shape, "datatype": spec.datatype}
+        if spec.datatype == BYTES:
+            inputs.append({**tensor, "data": [""] * count})
+        elif spec.datatype == "BOOL":
+            inputs.append({**tensor, "data": [False] * count})
+        elif count <= WRITTEN_ELEMENTS:
+            inputs.append({**tensor, "data": [0] * count})
+        else:
+            size = count * FIXED_SIZE[spec.datatype].size
+            inputs.append({**tensor, "parameters": {"binary_data_size": size}})
+            zeros += size
+    body = json.dumps({"inputs": inputs}, separators=(",", ":"))
+    if zeros:
+        call = (
+            f"{{ printf %s '{body}'; head -c {zeros} /dev/zero; }} | curl {url}/infer "
+            f"-H 'Inference-Header-Content-Length: {len(body.encode())}' --data-binary @-"
+        )
+    else:
+        call = f"curl {url}/infer -d '{body}'"
+    return f"\nHTTP and gRPC: {url}\n\n{call}\n\n"
 
 
 def describe(model: WarmModel) -> str:

@@ -1,0 +1,1 @@
+"""Other servers of the same model, started as their users start them."""
