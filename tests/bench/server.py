@@ -31,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from tests.bench.load import Target, client_for, load
+from tests.bench.peers.processes import REQUIREMENTS, running
 
 LAYERS = (64, 512, 512, 10)
 PROTOCOLS = {"binary": "HTTP binary", "json": "HTTP JSON", "grpc": "gRPC"}
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--peers", action="store_true", help="measure MLServer and KServe too")
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as directory:
@@ -193,7 +195,18 @@ def main() -> None:
                         pid, port, protocol, target, given.connections, given.seconds
                     )
                     results.setdefault(f"server, {name}", []).append(sample)
-            resident = resident_megabytes(pid)
+            resident = {"server": resident_megabytes(pid)}
+        for peer in REQUIREMENTS if given.peers else ():
+            ports = (free_port(), free_port() + 1)
+            with running(peer, model, cores[0], ports) as pid:
+                for protocol, port in (("json", ports[0]), ("grpc", ports[1])):
+                    measure_server(pid, port, protocol, target, given.connections, 1)
+                    for _ in range(given.runs):
+                        sample = measure_server(
+                            pid, port, protocol, target, given.connections, given.seconds
+                        )
+                        results.setdefault(f"{peer}, {PROTOCOLS[protocol]}", []).append(sample)
+                resident[peer] = resident_megabytes(pid)
         engine = OnnxRuntimeEngine(model, threads=1)
         best = max(BATCHES, key=lambda batch: measure_engine(engine, batch, 0.2).per_second)
         for _ in range(given.runs):
@@ -204,7 +217,8 @@ def main() -> None:
     print(
         f"server and clients, {given.runs} runs of {given.seconds} s, minimum / median / maximum;"
     )
-    print(f"the server's resident memory afterwards: {resident:.0f} MB.\n")
+    held = ", ".join(f"{name} {size:.0f} MB" for name, size in resident.items())
+    print(f"resident memory afterwards: {held}.\n")
     print("| | rows/s | CPU-s per 1,000 | p50 ms | p99 ms |\n|---|---|---|---|---|")
     for name, samples in results.items():
         print(line(name, samples))
