@@ -15,7 +15,7 @@ from kohort_server.errors import RequestError
 from kohort_server.front import frames
 from kohort_server.front.compression import decompress
 from kohort_server.front.hpack import Headers, encode_fields
-from kohort_server.front.http2 import INFINITE, LASTING
+from kohort_server.front.outbox import INFINITE, LASTING
 from kohort_server.rpc.protobuf import Message
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ kernel into its own buffer.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from kohort_server.front import frames
 from kohort_server.front.frames import Http2Error
 from kohort_server.front.hpack import HeaderDecoder, HpackError
+from kohort_server.front.outbox import INFINITE, LASTING, Outbox, Stream
 
 if TYPE_CHECKING:
     from kohort_server.front.port import Front
@@ -24,8 +24,6 @@ WINDOW = 1 << 30  # bytes that a client may send ahead, on a connection or a str
 MAX_PIECES = 64  # frames of one block of headers
 MAX_CONTROL = 10_000  # of one connection per second: frames that carry no request, by their cost
 RESET_COST = 4
-LASTING = 1e18  # the deadline of streams that take as long as their clients like
-INFINITE = float("inf")  # that of requests which are complete
 SETTINGS = frames.settings(
     {
         frames.HEADER_TABLE_SIZE: 0,
@@ -36,45 +34,6 @@ SETTINGS = frames.settings(
     }
 )
 GREETING = SETTINGS + frames.window_update(0, WINDOW - frames.DEFAULT_WINDOW)
-
-
-class Stream(Protocol):
-    """One request and its answer, as the connection sees them."""
-
-    number: int
-    deadline: float  # by which it must have arrived; infinite once it has
-    window: int  # bytes that may still be sent on it
-    consumed: int  # bytes received since the client was last told
-
-    def receive(self, data: bytes | memoryview) -> None:
-        """Take a part of the body."""
-
-    def buffer(self) -> memoryview | None:
-        """Where the next part of the body can be written instead, if it is large."""
-
-    def filled(self, size: int) -> None:
-        """So many bytes were written there."""
-
-    def end(self) -> None:
-        """The request is complete."""
-
-    def abandon(self) -> None:
-        """The client has given up, or gone."""
-
-    def expire(self) -> None:
-        """The request has not arrived in time."""
-
-
-class Outgoing:
-    """Data that waits for the client's permission, and the frames that follow it."""
-
-    __slots__ = ("after", "data", "last", "stream")
-
-    def __init__(self, stream: Stream, data: memoryview, after: bytes, last: bool) -> None:
-        self.stream = stream
-        self.data = data
-        self.after = after
-        self.last = last
 
 
 class Http2Connection(asyncio.BufferedProtocol):
@@ -103,11 +62,8 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._consumed = 0  # bytes received since the client was last told
         # A block of headers that goes on in CONTINUATION frames: stream, flags, pieces.
         self._block: tuple[int, int, list[bytes]] | None = None
-        self.window = frames.DEFAULT_WINDOW  # bytes that may be sent on the connection
         self.initial_window = frames.DEFAULT_WINDOW
-        self.frame_size = frames.DEFAULT_FRAME_SIZE
-        self._waiting: deque[Outgoing] = deque()
-        self._progress = self._idle_since  # when something that waited was last sent
+        self.outbox = Outbox()
         self._control = 0
         self._leaving = False
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -133,7 +89,7 @@ class Http2Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.front.connections.discard(self)
         self._transport = None
-        self._waiting.clear()
+        self.outbox = Outbox()
         streams = list(self.streams.values())
         self.streams.clear()
         for stream in streams:
@@ -360,7 +316,7 @@ class Http2Connection(asyncio.BufferedProtocol):
             elif setting == frames.MAX_FRAME_SIZE:
                 if not frames.DEFAULT_FRAME_SIZE <= value <= frames.LARGEST_FRAME_SIZE:
                     raise Http2Error(frames.PROTOCOL_ERROR, "a frame size is not allowed")
-                self.frame_size = value
+                self.outbox.frame_size = value
         self._write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._pump()
 
@@ -374,14 +330,14 @@ class Http2Connection(asyncio.BufferedProtocol):
     def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
         more = frames.word(payload) & 0x7FFFFFFF
         if not number:
-            self.window += more
-            if not more or self.window > frames.LARGEST_WINDOW:
+            self.outbox.window += more
+            if not more or self.outbox.window > frames.LARGEST_WINDOW:
                 raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window is not allowed")
         elif (stream := self.streams.get(number)) is not None:
             stream.window += more
             if not more or stream.window > frames.LARGEST_WINDOW:
                 raise Http2Error(frames.FLOW_CONTROL_ERROR, "a stream's window is not allowed")
-        if self._waiting:
+        if self.outbox.waiting:
             self._pump()
 
     def _on_go_away(self, flags: int, number: int, payload: bytes) -> None:
@@ -404,55 +360,12 @@ class Http2Connection(asyncio.BufferedProtocol):
         """Send whole frames, DATA as windows allow, and whole frames; `last` ends the stream."""
         if self._transport is None or stream.number not in self.streams:
             return
-        size = 0
-        for piece in data:
-            size += len(piece)
-        if (
-            size <= self.frame_size
-            and size <= self.window
-            and size <= stream.window
-            and (not self._waiting)
-        ):
-            if size:
-                self.window -= size
-                stream.window -= size
-                high, low = size >> 8, size & 0xFF
-                before.append(frames.HEADER.pack(high, low, frames.DATA, 0, stream.number))
-                before += data
-            before.append(after)
-            self._transport.write(b"".join(before))
-            if last:
-                self._finished(stream)
-            return
-        self._transport.write(b"".join(before))
-        self._waiting.append(Outgoing(stream, memoryview(b"".join(data)), after, last))
-        self._pump()
+        if self.outbox.send(self._transport, stream, before, data, after, last) and last:
+            self._finished(stream)
 
     def _pump(self) -> None:
-        """Send of what waits as much as the windows allow; streams do not wait for each other."""
-        transport = self._transport
-        blocked: set[int] = set()
-        waiting, self._waiting = self._waiting, deque()
-        for out in waiting:
-            stream = out.stream
-            if transport is None or stream.number in blocked:
-                self._waiting.append(out)
-                continue
-            while (
-                out.data
-                and (size := min(len(out.data), self.frame_size, self.window, stream.window)) > 0
-            ):
-                transport.write(frames.frame(frames.DATA, 0, stream.number, bytes(out.data[:size])))
-                out.data = out.data[size:]
-                self.window -= size
-                stream.window -= size
-                self._progress = self._loop.time()
-            if out.data:
-                blocked.add(stream.number)
-                self._waiting.append(out)
-                continue
-            transport.write(out.after)
-            if out.last:
+        if self._transport is not None:
+            for stream in self.outbox.pump(self._transport):
                 self._finished(stream)
 
     def _finished(self, stream: Stream) -> None:
@@ -467,8 +380,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         """Nothing is received or sent on this stream any more."""
         if self._current is stream:
             self._current = self._direct = None
-        if self._waiting:
-            self._waiting = deque(out for out in self._waiting if out.stream is not stream)
+        self.outbox.forget(stream)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -499,7 +411,7 @@ class Http2Connection(asyncio.BufferedProtocol):
             stream.expire()
         if self._rest and now - self._rest_since > limits.request:
             self._fail(frames.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
-        elif self._waiting and now - self._progress > limits.unread:
+        elif self.outbox.stuck(limits.unread, limits.bodies):
             self._fail(frames.ENHANCE_YOUR_CALM, "the answers are not read")
         elif self.streams:
             self._idle_since = now

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kohort_server.front import frames
 from kohort_server.front.exchange import HEADER_LENGTH, JSON, Exchange
 from kohort_server.front.hpack import Headers, encode_fields
-from kohort_server.front.http2 import INFINITE
+from kohort_server.front.outbox import INFINITE
 
 if TYPE_CHECKING:
     from kohort_server.front.http2 import Http2Connection

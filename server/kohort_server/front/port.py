@@ -13,9 +13,10 @@ from kohort_server.front.exchange import Exchange
 from kohort_server.front.grpc import GrpcStream, Method
 from kohort_server.front.hpack import Headers
 from kohort_server.front.http import HttpConnection
-from kohort_server.front.http2 import Http2Connection, Stream
+from kohort_server.front.http2 import Http2Connection
 from kohort_server.front.http2_exchange import HttpStream
 from kohort_server.front.limits import HttpLimits
+from kohort_server.front.outbox import Stream
 
 SCRATCH = 16 << 10  # bytes that are read at a time; a head is at most this much more than its limit
 WIDE_SCRATCH = 64 << 10  # the same for HTTP/2, whose frames come in crowds
