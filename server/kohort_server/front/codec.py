@@ -95,11 +95,15 @@ class Layout(msgspec.Struct):
     final: bool
 
 
+# By name: shape and data.
+Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
+
+
 class InferRequest(msgspec.Struct):
     """A decoded request. A tensor is (shape, row-major little-endian buffer or object array)."""
 
     id: str
-    inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]]
+    inputs: Inputs
     outputs: tuple[WantedOutput, ...]
     rows: int
     batch_key: tuple[Shape, ...] | None
@@ -294,39 +298,18 @@ class Codec:
                 f"the inputs' binary_data_size sum to {layout.binary_size} bytes, "
                 f"{len(binary)} bytes follow the JSON header",
             )
-        data = []
+        inputs: Inputs = {}
         at = 0
         for given in layout.inputs:
+            checked = given.checked
             if given.binary_size is None:
-                data.append(json_tensor(given.checked, given.data))
+                data = json_tensor(checked, given.data)
             else:
                 end = at + given.binary_size
-                data.append(binary_tensor(given.checked, binary[at:end]))
+                data = binary_tensor(checked, binary[at:end])
                 at = end
-        return self.request(layout, layout.id, data, size)
-
-    def request(
-        self,
-        layout: Layout,
-        identity: str,
-        data: Sequence[TensorData | NDArray[Any]],
-        size: int,
-    ) -> InferRequest:
-        """A request of this layout with its tensors' data, in the layout's order."""
-        inputs = {
-            given.checked.spec.name: (given.checked.shape, tensor)
-            for given, tensor in zip(layout.inputs, data, strict=True)
-        }
-        return InferRequest(
-            identity,
-            inputs,
-            layout.outputs,
-            layout.rows,
-            layout.batch_key,
-            size,
-            layout.timeout,
-            layout.final,
-        )
+            inputs[checked.spec.name] = (checked.shape, data)
+        return make_request(layout, layout.id, inputs, size)
 
     def encode(
         self, request: InferRequest, result: Result, start: int | None
@@ -347,6 +330,20 @@ class Codec:
         if start is None:
             return write_answer(self._opening, templates, result, request.id, 0, 1)
         return write_answer(self._opening, templates, result, request.id, start, request.rows)
+
+
+def make_request(layout: Layout, identity: str, inputs: Inputs, size: int) -> InferRequest:
+    """A request of this layout with its id and its tensors' data."""
+    return InferRequest(
+        identity,
+        inputs,
+        layout.outputs,
+        layout.rows,
+        layout.batch_key,
+        size,
+        layout.timeout,
+        layout.final,
+    )
 
 
 def refuse_unsupported(name: str, told: TensorParameters | None) -> None:

@@ -24,8 +24,10 @@ from kohort_server.front.codec import (
     CheckedInput,
     Codec,
     InferRequest,
+    Inputs,
     Layout,
     binary_tensor,
+    make_request,
     object_array,
 )
 from kohort_server.front.wire import (
@@ -125,11 +127,11 @@ class GrpcCodec:
         layout = self._codec.validated(self._header(told, inputs, raw), self._outputs(told, raw))
         identity = told.get("id", "")
         if not raw:
-            data = [
-                typed_tensor(part.checked, given.get("contents", {}))
-                for part, given in zip(layout.inputs, inputs, strict=True)
-            ]
-            return self._codec.request(layout, identity, data, len(message))
+            data: Inputs = {}
+            for part, given in zip(layout.inputs, inputs, strict=True):
+                tensor = typed_tensor(part.checked, given.get("contents", {}))
+                data[part.checked.spec.name] = (part.checked.shape, tensor)
+            return make_request(layout, identity, data, len(message))
         if key and len(key) <= CACHED_HEADER:
             if len(self._layouts) >= CACHED_HEADERS:
                 self._layouts.clear()
@@ -181,7 +183,7 @@ class GrpcCodec:
             raise RequestError(
                 400, f"{len(layout.inputs)} inputs wanted in raw_input_contents, got {len(raw)}"
             )
-        data = []
+        inputs: Inputs = {}
         for part, piece in zip(layout.inputs, raw, strict=True):
             checked = part.checked
             if checked.size is not None and len(piece) != checked.size:
@@ -190,8 +192,8 @@ class GrpcCodec:
                     f'input "{checked.spec.name}": {checked.spec.datatype} of shape '
                     f"{list(checked.shape)} is {checked.size} bytes, got {len(piece)}",
                 )
-            data.append(binary_tensor(checked, piece))
-        return self._codec.request(layout, identity, data, size)
+            inputs[checked.spec.name] = (checked.shape, binary_tensor(checked, piece))
+        return make_request(layout, identity, inputs, size)
 
     def encode(self, request: InferRequest, result: Result, start: int | None) -> list[bytes]:
         """A ModelInferResponse in pieces; the request's rows begin at `start`, None for all."""
