@@ -146,6 +146,33 @@ async def test_what_a_client_no_longer_waits_for_is_not_run() -> None:
     assert batcher.waiting_rows == batcher.waiting_size == 0
 
 
+async def test_what_is_too_late_is_told_so_and_not_run() -> None:
+    engine = FunctionEngine(affine)
+    batcher = Batcher(engine, INLINE)
+    late, here = FutureCall(constant_rows(1)), FutureCall(constant_rows(2))
+    late.deadline = time.perf_counter() - 1
+    batcher.submit(late)
+    batcher.submit(here)
+    await here.outcome
+    with pytest.raises(RequestError) as raised:
+        await late.outcome
+    assert raised.value.status == 504
+    assert engine.ran == [1]
+
+
+async def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
+    batcher = Batcher(FunctionEngine(affine), THREADED)
+    waiting = [FutureCall(constant_rows(value, 8)) for value in range(5)]
+    for call in waiting:
+        batcher.submit(call)
+    hasty = FutureCall(constant_rows(9))
+    hasty.deadline = hasty.received + 0.05  # 40 rows wait for about 0.1 s
+    with pytest.raises(RequestError, match="the model is overloaded"):
+        batcher.submit(hasty)
+    await asyncio.gather(*(call.outcome for call in waiting))
+    batcher.close()
+
+
 @pytest.mark.parametrize(
     "limits",
     [QueueLimits(calls=3), QueueLimits(size=3 * 8), QueueLimits(wait=3 * 0.02 / 8 - 0.001)],
