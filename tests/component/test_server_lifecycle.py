@@ -14,10 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
 from kohort.contract import FailureReason, parse_failure
+from kohort_server.rpc import protobuf
 from tests.component.server_process import (
     FEATURES,
     ServerProcess,
@@ -263,3 +266,45 @@ def batches_of(metrics: str) -> float:
 def refused_of(metrics: str) -> float:
     """Requests that were refused for overload."""
     return sample(metrics, "kohort_server_requests_total{", 'code="503"')
+
+
+async def keep_calling(port: int, outcomes: Counter[str], busy: asyncio.Event) -> None:
+    """Call over gRPC until once after the server has begun to drain."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, FEATURES]}
+    message = protobuf.encode(
+        "inference.ModelInferRequest",
+        {"model_name": "m", "inputs": [tensor], "raw_input_contents": [bytes(4 * FEATURES)]},
+    )
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+        draining = False
+        for _ in range(100_000):
+            try:
+                await call(message, timeout=30)
+                outcomes["OK"] += 1
+                told = protobuf.decode("inference.ServerReadyResponse", await ready(b""))
+            except grpc.aio.AioRpcError as error:
+                outcomes[f"{error.code().name}: {error.details()}"] += 1
+                return
+            if draining:
+                return
+            draining = not told.get("ready", False)
+            if outcomes["OK"] > 200:
+                busy.set()
+
+
+async def test_a_shutdown_under_load_loses_no_call_of_grpc_either(model: Path) -> None:
+    with serving(model, "--drain-delay", "3s") as server:
+        outcomes: Counter[str] = Counter()
+        busy = asyncio.Event()
+        clients = [
+            asyncio.ensure_future(keep_calling(server.port, outcomes, busy)) for _ in range(8)
+        ]
+        await busy.wait()
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*clients)
+        status, _ = await asyncio.to_thread(server.wait)
+    assert status == 0
+    assert set(outcomes) == {"OK"}

@@ -65,7 +65,8 @@ class Http2Connection(asyncio.BufferedProtocol):
         self.initial_window = frames.DEFAULT_WINDOW
         self.outbox = Outbox()
         self._control = 0
-        self._leaving = False
+        self._leaving = False  # the client goes
+        self._told_to_leave = False
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
             frames.HEADERS: self._on_headers,
             frames.CONTINUATION: self._on_continuation,
@@ -83,8 +84,6 @@ class Http2Connection(asyncio.BufferedProtocol):
         """Greet; the client may already have sent its first requests."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(GREETING)
-        if self.front.draining:
-            self.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.front.connections.discard(self)
@@ -373,6 +372,8 @@ class Http2Connection(asyncio.BufferedProtocol):
         if stream.deadline != INFINITE:  # answered before it had all come
             self._write(frames.reset(stream.number, frames.NO_ERROR))
             self._forget(stream)
+        if self.front.draining and not self._told_to_leave:
+            self.leave()  # one that came while the server drains is served once, as with HTTP/1.1
         if self._leaving:
             self._close_when_done()
 
@@ -420,6 +421,7 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     def leave(self) -> None:
         """Ask the client to go elsewhere with its next requests."""
+        self._told_to_leave = True
         self._write(frames.go_away(frames.LARGEST_STREAM, frames.NO_ERROR, "draining"))
 
     def close(self) -> None:
