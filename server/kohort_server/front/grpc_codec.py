@@ -21,15 +21,13 @@ from kohort_server.front.answer import OutputTemplate, WantedOutput, binary_data
 from kohort_server.front.codec import (
     CACHED_HEADER,
     CACHED_HEADERS,
-    CheckedInput,
     Codec,
     InferRequest,
     Inputs,
     Layout,
-    binary_tensor,
     make_request,
-    object_array,
 )
+from kohort_server.front.tensors import CheckedInput, binary_tensor, object_array
 from kohort_server.front.wire import (
     InputHeader,
     RequestedOutput,
