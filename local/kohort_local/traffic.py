@@ -71,6 +71,7 @@ class Account:
     first_answer: dict[tuple[str, str], float] = field(default_factory=dict)
     misrouted: list[Answer] = field(default_factory=list)
     lost: list[Answer] = field(default_factory=list)
+    cut: list[float] = field(default_factory=list)  # when a connection broke under a request
     paths: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, answer: Answer) -> None:
@@ -110,7 +111,8 @@ class Traffic:
     """Sends requests of several groups of clients to one model until stopped.
 
     ``base_url`` is the gateway's; the model is addressed by path. Requests already sent when it is
-    stopped are waited for, so that none is unaccounted for. A request is sent once: nothing is retried.
+    stopped are waited for, so that none is unaccounted for. A request is sent once, unless ``resend``:
+    then one whose connection broke before an answer is sent once more, on another, and counted as cut.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Traffic:
         seed: int = 1,
     ) -> None:
         self.account = account or Account()
+        self.resend = False
         self._url = f"{base_url}/{namespace}/{name}/v2/models/{name}/infer"
         self._groups = groups
         self._digits = digits
@@ -162,7 +165,21 @@ class Traffic:
                 except TimeoutError:
                     pass
             next_at = max(next_at + group.period, time.monotonic() - 1)
-            self.account.add(await self._send(session, group, client))
+            self.account.add(await self._answer(session, group, client))
+
+    async def _answer(self, session: aiohttp.ClientSession, group: Clients, client: str) -> Answer:
+        """What becomes of a request, in the end."""
+        try:
+            return await self._send(session, group, client)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            broke = isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
+            if not (self.resend and broke and not isinstance(error, TimeoutError)):
+                return _unanswered(group, client, error)
+            self.account.cut.append(time.monotonic())
+        try:
+            return await self._send(session, group, client)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _unanswered(group, client, error)
 
     async def _send(self, session: aiohttp.ClientSession, group: Clients, client: str) -> Answer:
         first = self._random.randrange(len(self._digits.labels) - group.rows)
@@ -174,12 +191,8 @@ class Traffic:
             "Content-Type": "application/octet-stream",
             **group.headers,
         }
-        try:
-            async with session.post(self._url, data=body, headers=headers) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            detail = f"{type(error).__name__}: {error}"
-            return Answer(time.monotonic(), client, group.cohort, "", Outcome.LOST, detail=detail)
+        async with session.post(self._url, data=body, headers=headers) as response:
+            content = await response.read()
         revision = response.headers.get(HEADER_REVISION, "")
         misrouted = response.headers.get(HEADER_COHORT) != group.cohort
         answer = Answer(time.monotonic(), client, group.cohort, revision, Outcome.OK, misrouted)
@@ -191,6 +204,11 @@ class Traffic:
         if response.status < 500 and revision:
             return replace(answer, outcome=Outcome.REFUSED, detail=detail)
         return replace(answer, outcome=Outcome.LOST, misrouted=False, detail=detail)
+
+
+def _unanswered(group: Clients, client: str, error: Exception) -> Answer:
+    detail = f"{type(error).__name__}: {error}"
+    return Answer(time.monotonic(), client, group.cohort, "", Outcome.LOST, detail=detail)
 
 
 def encode(images: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[int, bytes]:

@@ -1,0 +1,181 @@
+"""Five whole rollouts, each to be gone through with an operator that is ended at one point of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from kohort_local.traffic import Account
+from tests.e2e.lane import CLIENTS, POINT, End, Lane
+
+Kind = Literal["call", "push"]
+STEPS = [{"weight": 50, "hold": "1s"}]
+
+
+async def ask_for(lane: Lane, version: str, point: str) -> None:
+    """Apply a version as a revision of its own."""
+    template = {"metadata": {"annotations": {POINT: point}}}
+    cohorts = [{**c, "steps": STEPS} for c in lane.model.manifest(version)["spec"]["cohorts"]]
+    await asyncio.to_thread(
+        partial(
+            lane.model.apply, version, template=template, cohorts=cohorts,
+            keepWarm="0s", historyLimit=5,
+        )
+    )  # fmt: skip
+
+
+async def promote(lane: Lane, point: str) -> None:
+    await ask_for(lane, "v2", point)
+
+
+async def roll_back(lane: Lane, point: str) -> None:
+    """v3 takes one image at a time: it is good for singles, and bad for batchers."""
+    await ask_for(lane, "v3", point)
+
+
+async def supersede(lane: Lane, point: str) -> None:
+    await ask_for(lane, "v1", f"{point}-passed")
+
+    async def half_way() -> bool:
+        return bool((await lane.cohort("singles")).get("weight"))
+
+    await lane.until(half_way, "the first of two has clients")
+    await ask_for(lane, "v2", point)
+
+
+async def undo(lane: Lane, point: str) -> None:
+    await lane.annotate(f"undo id={point}")
+
+
+async def make_anew(lane: Lane, point: str) -> None:
+    """The very same revision again, while the garbage collector is after the former one's pods."""
+    await lane.delete()
+    await ask_for(lane, "v2", "constant")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A rollout and how it has to end. ``hops``: the most revisions in a row that a client may see."""
+
+    act: Callable[[Lane, str], Awaitable[None]]
+    end: End
+    start: tuple[tuple[str, str], ...] = (("v1", "first"),)
+    hops: int = 2
+    outage: bool = False  # the model itself is away for a while
+
+
+def _both(file: str, role: str) -> tuple[tuple[str, str, str, str], ...]:
+    return tuple((name, file, role, "Stable") for name in ("batchers", "singles"))
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "promotion": Scenario(
+        promote, End(_both("v2", "this"), "True Healthy", (("this", 2),), 1), (("v2", "first"),)
+    ),
+    "rollback of one cohort": Scenario(
+        roll_back,
+        End(
+            (("batchers", "v2", "same", "RolledBack"), ("singles", "v3", "this", "Stable")),
+            "False RolledBack",
+            (("other", 2), ("this", 2)),
+            1,
+        ),
+        (("v2", "first"), ("v3", "second")),
+        hops=3,
+    ),
+    "supersede": Scenario(
+        supersede,
+        End(_both("v2", "this"), "True Healthy", (("this", 2),), 2),
+        (("v2", "first"),),
+        hops=4,
+    ),
+    "undo": Scenario(
+        undo,
+        End(_both("v2", "former"), "", (("other", 2),), 0),
+        (("v2", "first"), ("v2", "second")),
+    ),
+    "delete and re-creation": Scenario(
+        make_anew,
+        End(_both("v2", "same"), "True Healthy", (("other", 2),), 0),
+        (("v2", "constant"),),
+        outage=True,
+    ),
+}
+
+
+@dataclass
+class Run:
+    """One rollout with at most one interruption."""
+
+    blown: bool
+    count: int
+    problems: list[str] = field(default_factory=list)
+    requests: int = 0
+
+
+async def prepare(lane: Lane, scenario: Scenario) -> None:
+    """Bring a lane to a scenario's start; every later run of it starts where the last one ended."""
+    await lane.delete()
+    for version, point in scenario.start:
+        await ask_for(lane, version, point)
+        async with lane.model.traffic(*CLIENTS):
+            await lane.settled()
+
+
+async def run(lane: Lane, scenario: Scenario, point: str, kind: Kind, at: int) -> Run:
+    """Go through a rollout while clients call; the operator is ended at the ``at``-th call or push."""
+    before = await lane.settled()
+    fuse = lane.calls if kind == "call" else lane.pushes
+    restarts = lane.restarts
+    async with lane.bystander.traffic(*CLIENTS[1:]) as beside:
+        if scenario.outage:
+            async with lane.model.traffic(*CLIENTS) as first:
+                await _served(lane, first.account)
+            fuse.set(at)
+            await scenario.act(lane, point)
+            await lane.settled()
+            async with lane.model.traffic(*CLIENTS) as second:
+                after = await lane.settled()
+                await _served(lane, second.account)
+            accounts = [first.account, second.account]
+        else:
+            async with lane.model.traffic(*CLIENTS) as traffic:
+                await _served(lane, traffic.account)
+                fuse.set(at)
+                await scenario.act(lane, point)
+                after = await lane.settled()
+            accounts = [traffic.account]
+    done = Run(fuse.blown, fuse.count)
+    fuse.set(0)
+    ended = after.end(before, point)
+    if ended != scenario.end:
+        done.problems.append(f"ended as {ended}")
+    if done.blown and lane.restarts != restarts + 1:
+        done.problems.append(f"{lane.restarts - restarts} restarts")
+    for account in (*accounts, beside.account):
+        done.requests += account.total
+        done.problems += _noticed(account, scenario)
+    return done
+
+
+async def _served(lane: Lane, account: Account) -> None:
+    total = account.total
+
+    async def more() -> bool:
+        return account.total > total + len(CLIENTS) * 5
+
+    await lane.until(more, "clients are served")
+
+
+def _noticed(account: Account, scenario: Scenario) -> list[str]:
+    """What clients noticed that they must not."""
+    found: list[Any] = [*account.lost, *account.misrouted]
+    found += [f"{c} saw {path}" for c, path in account.paths.items() if len(path) > scenario.hops]
+    if refused := account.refused("singles"):
+        found.append(f"{refused} requests of singles failed")
+    if scenario.end.cohorts[0][3] == "Stable" and (refused := account.refused("batchers")):
+        found.append(f"{refused} requests of batchers failed")
+    return [str(each) for each in found]
