@@ -73,7 +73,7 @@ def _both(file: str, role: str) -> tuple[tuple[str, str, str, str], ...]:
 
 SCENARIOS: dict[str, Scenario] = {
     "promotion": Scenario(
-        promote, End(_both("v2", "this"), "True Healthy", (("this", 2),), 1), (("v2", "first"),)
+        promote, End(_both("v2", "this"), "True Promoted", (("this", 2),), 1), (("v2", "first"),)
     ),
     "rollback of one cohort": Scenario(
         roll_back,
@@ -88,7 +88,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "supersede": Scenario(
         supersede,
-        End(_both("v2", "this"), "True Healthy", (("this", 2),), 2),
+        End(_both("v2", "this"), "True Promoted", (("this", 2),), 2),
         (("v2", "first"),),
         hops=4,
     ),
@@ -99,7 +99,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "delete and re-creation": Scenario(
         make_anew,
-        End(_both("v2", "same"), "True Healthy", (("other", 2),), 0),
+        End(_both("v2", "same"), "True Promoted", (("other", 2),), 0),
         (("v2", "constant"),),
         outage=True,
     ),

@@ -45,12 +45,14 @@ class Fuse:
         """Count from here, and end at the ``at``-th time; 0: never."""
         self._at, self.count, self.blown = at, 0, False
 
-    def tick(self) -> None:
-        """One more."""
+    def tick(self) -> bool:
+        """One more; returns whether this was the one."""
         self.count += 1
-        if self.count == self._at:
-            self.blown = True
-            self._end()
+        if self.count != self._at:
+            return False
+        self.blown = True
+        self._end()
+        return True
 
 
 class ApiProxy:
@@ -97,10 +99,9 @@ class ApiProxy:
             headers=headers,
         ) as answer:
             content = b"" if watch else await answer.read()
-            if not watch and "/leases" not in request.path:
-                self._fuse.tick()
-                if self._fuse.blown and request.transport is not None:
-                    request.transport.abort()
+            counted = not watch and "/leases" not in request.path
+            if counted and self._fuse.tick() and request.transport is not None:
+                request.transport.abort()
             response = web.StreamResponse(status=answer.status)
             response.content_type = answer.content_type
             with contextlib.suppress(ConnectionError):
