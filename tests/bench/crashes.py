@@ -23,8 +23,8 @@ from kohort_local.cluster import Cluster
 from kohort_local.install import images
 from kohort_local.kubectl import Kubectl
 from kohort_local.models import train
-from tests.e2e.crashes import SCENARIOS, Kind, prepare, run
-from tests.e2e.lane import Lane, lanes
+from tests.e2e.crashes import SCENARIOS, Kind, Scenario, prepare, run
+from tests.e2e.lane import Lane, StuckError, lanes
 
 STRIDE = 2  # points of one rollout that are gone through beside each other
 
@@ -45,19 +45,30 @@ async def sweep(
     while work:
         name, kind, first = work.pop(0)
         scenario, tally = SCENARIOS[name], tallies[name]
-        await prepare(lane, scenario)
-        for at in count(first, STRIDE):
-            if most and at > most:
-                break
-            point = f"{kind}-{at}"
-            done = await run(lane, scenario, point, kind, at)
-            tally.requests += done.requests
-            tally.problems += [f"{name}, {point}: {problem}" for problem in done.problems]
-            print(f"{lane.name} {name} {point}: {'blown' if done.blown else f'all {done.count}'}, "
-                  f"{done.requests} requests {done.problems}", file=sys.stderr, flush=True)  # fmt: skip
-            if not done.blown:
-                break  # the rollout has no such point any more
-            tally.points[kind] += 1
+        try:
+            await _series(lane, scenario, tally, kind, first, most)
+        except StuckError as error:
+            tally.problems.append(f"{name}, {kind}s from {first} on: {error}")
+
+
+async def _series(
+    lane: Lane, scenario: Scenario, tally: Tally, kind: Kind, first: int, most: int
+) -> None:
+    await prepare(lane, scenario)
+    for at in count(first, STRIDE):
+        if most and at > most:
+            break
+        done = await run(lane, scenario, f"{kind}-{at}", kind, at)
+        tally.requests += done.requests
+        tally.problems += [f"{kind} {at}: {problem}" for problem in done.problems]
+        told = f"{done.count} {kind}s, ended: {done.blown}, {done.requests} requests"
+        print(
+            f"{lane.name} {scenario.act.__name__} {kind} {at}: {told} {done.problems}",
+            file=sys.stderr,
+        )
+        if not done.blown:
+            break  # the rollout has no such point any more
+        tally.points[kind] += 1
 
 
 async def sweep_all(cluster: Cluster, directory: Path, number: int, most: int) -> dict[str, Tally]:
