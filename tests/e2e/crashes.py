@@ -13,12 +13,15 @@ from tests.e2e.lane import CLIENTS, POINT, End, Lane
 
 Kind = Literal["call", "push"]
 STEPS = [{"weight": 50, "hold": "1s"}]
+# Long enough for harm to show, also when nobody looks for some seconds of it.
+PATIENT_STEPS = [{"weight": 50, "hold": "8s"}]
 
 
 async def ask_for(lane: Lane, version: str, point: str) -> None:
     """Apply a version as a revision of its own."""
+    steps = PATIENT_STEPS if version == "v3" else STEPS
     template = {"metadata": {"annotations": {POINT: point}}}
-    cohorts = [{**c, "steps": STEPS} for c in lane.model.manifest(version)["spec"]["cohorts"]]
+    cohorts = [{**c, "steps": steps} for c in lane.model.manifest(version)["spec"]["cohorts"]]
     await asyncio.to_thread(
         partial(
             lane.model.apply, version, template=template, cohorts=cohorts,

@@ -37,7 +37,7 @@ async def test_replicas_that_change_together_with_the_model_and_in_the_middle_co
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
         model.apply("v2", replicas=1)
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
-        await in_thread("one pod serves", lambda: model.status.get("readyReplicas") == 1)
+        await in_thread("v2 has one pod", lambda: pods_of_desired(model) == (1, 1))
     nobody_noticed(traffic.account)
     revisions = model.kubectl.get("controllerrevisions", "-l", f"kohort.dev/model={model.name}")
     assert len(revisions["items"]) == 2, "replicas made a revision"
@@ -57,3 +57,10 @@ async def test_an_abort_while_the_canary_has_no_pods_ends_the_rollout(
         model.apply("v2")
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
     nobody_noticed(traffic.account)
+
+
+def pods_of_desired(model: Model) -> tuple[int, int]:
+    """Wanted and ready pods of the revision that the spec asks for; the former one stays warm beside."""
+    status = model.status
+    revision = next(r for r in status["revisions"] if r["name"] == status["desired"])
+    return revision.get("replicas", 0), revision.get("readyReplicas", 0)
