@@ -146,6 +146,7 @@ async def run(lane: Lane, scenario: Scenario, point: str, kind: Kind, at: int) -
             fuse.set(at)
             await scenario.act(lane, point)
             await lane.settled()
+            await lane.until(lane.ready, "it says that it is ready")
             async with lane.model.traffic(*CLIENTS) as second:
                 after = await lane.settled()
                 await _served(lane, second.account)

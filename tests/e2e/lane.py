@@ -299,6 +299,10 @@ class Lane:
             c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])
         )
 
+    async def ready(self) -> bool:
+        """Whether the model says that clients are served by what the spec asks for."""
+        return await self._ready(NAME)
+
     async def cohort(self, name: str) -> Json:
         """One cohort's status; empty while there is none."""
         status = ((await self._get(self._path(NAME))) or {}).get("status", {})
