@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -63,13 +63,19 @@ def table(
     salt: str = "salt",
     key: ModelKey = KEY,
     staff: str = "",
+    preview: str = "",
 ) -> RouteTable:
-    """Everyone in a rollout, or not with ``canary`` empty; staff on a revision of their own if told."""
-    cohorts = [CohortRoute("everyone", (), stable, canary, weight, salt if canary else "")]
+    """Everyone in a rollout, or not with ``canary`` empty; staff on a revision of their own if told.
+
+    ``preview``: the header that asks for the canary.
+    """
+    everyone = CohortRoute("everyone", (), stable, canary, weight, salt if canary else "")
+    cohorts = [replace(everyone, preview=canary if preview else "")]
     if staff:
         match = ((HeaderMatch("x-org", ("acme",)),),)
         cohorts.insert(0, CohortRoute("staff", match, staff, "", 0, ""))
-    return RouteTable(key, "x-client-id", tuple(cohorts))
+    asks = HeaderMatch(preview, ()) if preview else None
+    return RouteTable(key, "x-client-id", tuple(cohorts), asks)
 
 
 _CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)

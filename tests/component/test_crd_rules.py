@@ -104,6 +104,11 @@ ACCEPTED: dict[str, Spec] = {
         "keepWarm": "1h",
         "historyLimit": 20,
     },
+    "a preview for whoever sends a header": {"preview": {"header": "x-preview"}},
+    "a preview through a gateway of one's own": {
+        **through(),
+        "preview": {"header": "x-preview", "value": "yes"},
+    },
     "gpus": {"gpu": {"count": 2, "products": ["NVIDIA-L4"]}},
     "a gateway of one's own": through(hostnames=["a.example.com"], grpcHostnames=["b.example.com"]),
     "two listeners of a gateway": through(
@@ -259,6 +264,22 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "a client key that the gateway writes": (
         {"clientKey": {"header": "x-kohort-revision"}},
         "headers that start with x-kohort- are written by the gateway",
+    ),
+    "a preview by what the gateway writes": (
+        {"preview": {"header": "x-kohort-preview"}},
+        "headers that start with x-kohort- are written by the gateway",
+    ),
+    "a preview for every client": (
+        {"preview": {"header": "x-client-id"}},
+        "preview.header is clientKey.header",
+    ),
+    "a preview for a whole cohort": (
+        {"cohorts": [cohort("a"), EVERYONE], "preview": {"header": "x-org", "value": "me"}},
+        "preview.header is a header that a cohort matches on",
+    ),
+    "a preview that the Gateway API has no words for": (
+        {**through(), "preview": {"header": "x-preview"}},
+        "set preview.value",
     ),
     "a cohort's name that is no label": (
         {"cohorts": [{"name": "Everyone"}]},

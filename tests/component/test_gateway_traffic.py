@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest_asyncio
 from kohort.analysis.split import canary_order
 from kohort.contract import SLOTS, UNITS_PER_SLOT, WEIGHT_UNITS, failed
 from kohort.observe.gateways import Slot, scrape, table_versions
-from kohort.route.table import Endpoint, ModelKey
+from kohort.route.table import Endpoint, ModelKey, with_fallback
 from tests.component.gateway_parts import (
     KEY,
     LOCALHOST,
@@ -242,6 +243,48 @@ async def test_a_cohort_is_matched_by_its_header_in_order(
     assert (headers["x-kohort-cohort"], headers["x-kohort-revision"]) == ("staff", "r2")
     _, headers, _ = await get(two, PATH, x_org="acme-not")
     assert headers["x-kohort-cohort"] == "everyone"
+
+
+async def test_who_asks_for_the_preview_reaches_the_canary_at_weight_0_and_is_no_evidence(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    key = ModelKey("shop", "previewed")
+    intended = table(0, key=key, preview="x-preview")
+    gateway = two.gateways[0]
+
+    async def serve(serving: set[str]) -> None:
+        wanted = with_fallback(intended, serving)
+        two.server.publish(wanted, {name: (servers[name].endpoint,) for name in serving})
+        await two.effective(wanted)
+
+    async def asked(**headers: str) -> list[str]:
+        status, told, body = await get(two, "/shop/previewed/v2", **headers)
+        assert status == 200
+        return [told["x-kohort-cohort"], told["x-kohort-revision"], json.loads(body)["revision"]]
+
+    await serve({"r1"})
+    assert await asked(x_preview="") == ["everyone", "r1", "r1"]
+    await serve({"r1", "r2"})
+    assert await asked() == ["everyone", "r1", "r1"]
+    for value in ("", "yes"):
+        assert await asked(x_preview=value) == ["everyone", "r2", "r2"]
+
+    async def counted() -> dict[str, dict[str, int]]:
+        seen = await scrape(two.session, [gateway.address])
+        return {
+            cohort: {arm: count.requests for arm, count in arms.items()}
+            for (model, cohort), reading in seen.items()
+            if model == key
+            for arms in reading.sources.values()
+        }
+
+    apart = {"everyone": {"r1": 2}, "everyone/preview": {"r2": 2}}
+
+    async def told_apart() -> bool:
+        return await counted() == apart
+
+    await until(told_apart)
+    two.server.withdraw(key)
 
 
 async def test_a_client_of_http_1_0_is_answered(

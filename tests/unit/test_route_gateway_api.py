@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -47,6 +48,40 @@ def table(*cohorts: CohortRoute, key: ModelKey = KEY) -> RouteTable:
 def rendered(*cohorts: CohortRoute, gateway: GatewayAPI = GATEWAY) -> Json:
     """The spec of the HTTPRoute."""
     return render(table(*cohorts), gateway)[0].spec
+
+
+ASKING = HeaderMatch("x-preview", ("yes",))
+
+
+@given(tables(most=4), gateways(), requests, st.sampled_from(("yes", "no")))
+def test_who_asks_for_the_preview_gets_that_of_its_cohort_or_the_table_is_refused(
+    table: RouteTable, gateway: GatewayAPI, headers: dict[str, str], asks: str
+) -> None:
+    cohorts = tuple(replace(cohort, preview=cohort.canary) for cohort in table.cohorts)
+    try:
+        routes = render(replace(table, cohorts=cohorts, preview=ASKING), gateway)
+    except NotExpressible:
+        assume(False)
+    path = "/v2/models/burger/infer" if gateway.hostnames else PATH
+    for route in routes:
+        rule = chosen(route.spec, path, headers | {"x-preview": asks})
+        assert rule is not None
+        cohort = cohort_of(table, headers)
+        told = rule["filters"][0]["requestHeaderModifier"]["set"]
+        weights = {ref["name"]: ref["weight"] for ref in rule["backendRefs"]}
+        if asks == "yes":
+            assert told == [{"name": "x-kohort-cohort", "value": f"{cohort.name}/preview"}]
+            assert weights == {cohort.canary or cohort.stable: 100}
+        else:
+            assert told == [{"name": "x-kohort-cohort", "value": cohort.name}]
+            assert weights.get(cohort.canary, 0) == cohort.weight
+
+
+def test_previews_take_their_places_before_a_rollout_needs_them() -> None:
+    some = tuple(cohort(f"c{number}", header("x-org", f"o{number}")) for number in range(8))
+    render(table(*some, EVERYONE), GATEWAY)
+    with pytest.raises(NotExpressible, match="18"):
+        render(replace(table(*some, EVERYONE), preview=ASKING), GATEWAY)
 
 
 def refusal(*cohorts: CohortRoute, gateway: GatewayAPI = GATEWAY) -> str:

@@ -75,6 +75,8 @@ def is_matched(route: object, headers: dict[str, str]) -> bool:
         accepted = matcher.string_match
         if value is None:
             return False
+        if matcher.present_match:
+            continue
         if accepted.HasField("safe_regex"):
             if re.fullmatch(accepted.safe_regex.regex, value) is None:
                 return False
@@ -139,6 +141,31 @@ def test_a_cohort_outside_a_rollout_has_one_cluster_and_no_slots() -> None:
     assert not route.route.hash_policy
     added = {header.header.key: header.header.value for header in route.response_headers_to_add}
     assert added == {HEADER_COHORT: "everyone", HEADER_REVISION: "r1"}
+
+
+@given(matches, requests, st.sampled_from((None, "", "yes", "no")))
+def test_who_asks_for_the_preview_gets_it_within_the_cohort_and_is_counted_apart(
+    matches: Matches, headers: dict[str, str], asks: str | None
+) -> None:
+    for header in (HeaderMatch("x-preview", ()), HeaderMatch("x-preview", ("yes",))):
+        some = CohortRoute("some", matches, "r1", "r2", 0, "salt", preview="r2")
+        everyone = CohortRoute("everyone", (), "r1", "", 0, "")
+        content = route_configuration(
+            RouteTable(KEY, "x-client-id", (some, everyone), header)
+        ).content
+        found = route_pb2.RouteConfiguration.FromString(content).virtual_hosts[0].routes[1:]
+        sent = headers if asks is None else {**headers, "x-preview": asks}
+        route = next(route for route in found if is_matched(route, sent))
+        own = "some" if not matches or belongs(matches, headers) else "everyone"
+        asked = asks is not None and (not header.values or asks in header.values)
+        previews = own == "some" and asked
+        counted = {h.header.key: h.header.value for h in route.request_headers_to_add}
+        told = {h.header.key: h.header.value for h in route.response_headers_to_add}
+        assert counted[HEADER_COHORT] == own + "/preview" * previews
+        assert told[HEADER_COHORT] == own
+        if previews:
+            assert route.route.cluster == cluster_name(KEY, "r2")
+            assert told[HEADER_REVISION] == counted[HEADER_REVISION] == "r2"
 
 
 def test_the_header_that_finds_a_model_stays_at_the_gateway() -> None:

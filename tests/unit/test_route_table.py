@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kohort.api.routing import Preview
 from kohort.api.spec import Cohort, Model, Spec, Step
 from kohort.api.status import CohortStatus, Status
-from kohort.route.table import CohortRoute, ModelKey, RouteTable, foreseen, with_fallback
+from kohort.route.table import (
+    CohortRoute,
+    HeaderMatch,
+    ModelKey,
+    RouteTable,
+    foreseen,
+    route_table,
+    with_fallback,
+)
 
 KEY = ModelKey("shop", "burger")
 TABLES = st.builds(
@@ -24,6 +33,7 @@ TABLES = st.builds(
             canary=st.sampled_from(["", "v3"]),
             weight=st.integers(0, 100),
             salt=st.just("salt"),
+            preview=st.sampled_from(["", "v3"]),
         ),
         max_size=2,
     ).map(tuple),
@@ -73,3 +83,20 @@ def test_nothing_is_foreseen_of_a_canary_that_is_given_up_or_where_there_is_none
     for canary, desired in (("v2", "v3"), ("", "v1")):
         status = Status(desired=desired, cohorts=(cohort(0, 0, canary),))
         assert foreseen(spec, status) == status
+
+
+@given(TABLES, SERVING)
+def test_a_preview_never_leads_to_a_canary_without_pods(
+    table: RouteTable, serving: frozenset[str]
+) -> None:
+    for cohort in with_fallback(table, serving).cohorts:
+        assert not cohort.preview or cohort.canary in serving
+
+
+def test_who_asks_for_a_preview_is_meant_for_the_canary_and_for_stable_outside_a_rollout() -> None:
+    spec = Spec(model=Model(uri="file:///m"), preview=Preview(header="x-preview"))
+    for canary in ("v2", ""):
+        table = route_table(KEY, spec, Status(cohorts=(cohort(0, 0, canary),)))
+        assert table is not None
+        assert table.preview == HeaderMatch("x-preview", ())
+        assert [c.preview for c in table.cohorts] == [canary]

@@ -45,6 +45,24 @@ EVIDENCE_RULE = {
     " route.gatewayAPI.stepsByTime, or route.type Envoy",
 }
 
+_PREVIEW = "!has(self.spec.preview) || "
+PREVIEW_RULES = (
+    {
+        "rule": _PREVIEW + "self.spec.preview.header != self.spec.clientKey.header",
+        "message": "preview.header is clientKey.header, which every client has: name another one",
+    },
+    {
+        "rule": _PREVIEW + "self.spec.cohorts.all(c, !has(c.match)"
+        " || c.match.all(m, m.headers.all(h, h.name != self.spec.preview.header)))",
+        "message": "preview.header is a header that a cohort matches on, so that its clients would always"
+        " ask for the preview: name another one",
+    },
+    {
+        "rule": _PREVIEW + "self.spec.route.type != 'GatewayAPI' || has(self.spec.preview.value)",
+        "message": "the Gateway API matches a header by its value only: set preview.value",
+    },
+)
+
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("Ready", ".status.conditions[?(@.type=='Ready')].status", "Every client is served as asked."),
     ("Phase", ".status.phase", "Where the rollout is."),
@@ -109,7 +127,7 @@ def _root() -> Schema:
             "spec": _structural({"$ref": "#/$defs/Spec"}, components),
             "status": status,
         },
-        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE],
+        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE, *PREVIEW_RULES],
     }
 
 

@@ -18,6 +18,17 @@ class RouteType(StrEnum):
     GATEWAY_API = "GatewayAPI"
 
 
+HeaderName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9!#$&'*+.^_|~-]+$",
+        min_length=1,
+        max_length=64,
+        description="Name of an HTTP header or gRPC metadata key, in lower case.",
+    ),
+]
+HeaderValue = Annotated[str, Meta(min_length=1, max_length=256)]
+
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 Hostname = Annotated[
     str,
@@ -108,6 +119,31 @@ class GatewayAPI(SpecStruct, frozen=True):
             "so without this a rollout stays on its first step below 100%."
         ),
     ] = False
+
+
+class Preview(SpecStruct, frozen=True):
+    """How a request asks for the revision that its cohort is about to get."""
+
+    header: Annotated[
+        HeaderName,
+        Meta(
+            description="A request with this header reaches its cohort's canary as soon as one is ready, "
+            "also at weight 0, and is no evidence; without a ready canary it is one like any other.",
+            extra_json_schema=rules(
+                (
+                    "!self.startsWith('x-kohort-')",
+                    "headers that start with x-kohort- are written by the gateway; name another one",
+                )
+            ),
+        ),
+    ]
+    value: Annotated[
+        HeaderValue | None, Meta(description="The one value that asks; any does without it.")
+    ] = None
+
+    def accepted(self) -> tuple[str, ...]:
+        """The values that ask; none when any does."""
+        return () if self.value is None else (self.value,)
 
 
 class Route(SpecStruct, frozen=True):

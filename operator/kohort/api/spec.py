@@ -13,19 +13,9 @@ from msgspec import Meta, field
 
 from kohort.api.base import SpecStruct, rules
 from kohort.api.quantity import Duration, Percent
-from kohort.api.routing import Route
+from kohort.api.routing import HeaderName, HeaderValue, Preview, Route
 
 Name = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)]
-HeaderName = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9!#$&'*+.^_|~-]+$",
-        min_length=1,
-        max_length=64,
-        description="Name of an HTTP header or gRPC metadata key, in lower case.",
-    ),
-]
-HeaderValue = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class EngineType(StrEnum):
@@ -461,6 +451,12 @@ class Spec(SpecStruct, frozen=True):
             ),
         ),
     ] = field(default_factory=Route)
+    preview: Annotated[
+        Preview | None,
+        Meta(
+            description="Lets people who know a header try the new revision; without it nobody can."
+        ),
+    ] = None
     paused: Annotated[
         bool,
         Meta(

@@ -12,6 +12,9 @@ from msgspec import structs
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 
+PREVIEW = "/preview"
+"""Ends what previews of a cohort are counted as, which is no cohort's name."""
+
 
 @dataclass(frozen=True, order=True)
 class ModelKey:
@@ -26,7 +29,7 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class HeaderMatch:
-    """A header whose value must be one of ``values`` exactly."""
+    """A header whose value must be one of ``values`` exactly; without values it only has to be there."""
 
     name: str
     values: tuple[str, ...]
@@ -38,6 +41,7 @@ class CohortRoute:
 
     ``matches``: any of them, all headers of it; empty matches everybody.
     ``weight``: percentage of clients on ``canary``; ``canary`` is empty outside a rollout.
+    ``preview``: the revision for requests that ask for the preview; empty where they are like all others.
     """
 
     name: str
@@ -46,15 +50,33 @@ class CohortRoute:
     canary: str
     weight: int
     salt: str
+    preview: str = ""
+
+    @property
+    def told(self) -> str:
+        """The cohort's name as clients are told it."""
+        return self.name.removesuffix(PREVIEW)
+
+    def previewed(self, header: HeaderMatch) -> CohortRoute:
+        """The route of those of the cohort's requests that ask for the preview by ``header``."""
+        return CohortRoute(
+            name=self.name + PREVIEW,
+            matches=tuple((*match, header) for match in self.matches or ((),)),
+            stable=self.preview or self.stable,
+            canary="",
+            weight=0,
+            salt="",
+        )
 
 
 @dataclass(frozen=True)
 class RouteTable:
-    """All routes of one model."""
+    """All routes of one model. ``preview``: how a request asks for its cohort's preview."""
 
     key: ModelKey
     client_key: str
     cohorts: tuple[CohortRoute, ...]
+    preview: HeaderMatch | None = None
 
     @property
     def version(self) -> str:
@@ -80,15 +102,17 @@ Endpoints = Mapping[str, tuple[Endpoint, ...]]
 
 
 def with_fallback(table: RouteTable, serving: Container[str]) -> RouteTable:
-    """The routes with no client on a canary that has no pod left, where stable has one.
+    """The routes with no client on a canary that has no pod left, where stable has one, and no preview.
 
     What ``status`` intends stays: the canary's clients are back on it with its first ready pod.
     ``serving``: revisions with ready pods.
     """
 
     def served(cohort: CohortRoute) -> CohortRoute:
-        empty = cohort.canary not in serving and cohort.stable in serving
-        return replace(cohort, weight=0) if cohort.weight and empty else cohort
+        if cohort.canary in serving:
+            return cohort
+        weight = 0 if cohort.stable in serving else cohort.weight
+        return replace(cohort, weight=weight, preview="")
 
     return replace(table, cohorts=tuple(served(cohort) for cohort in table.cohorts))
 
@@ -116,6 +140,7 @@ def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
     its clients meanwhile match a later cohort.
     """
     known = {c.name: c for c in status.cohorts if c.stable}
+    header = spec.preview and HeaderMatch(spec.preview.header, spec.preview.accepted())
     cohorts = tuple(
         CohortRoute(
             name=cohort.name,
@@ -127,8 +152,9 @@ def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
             canary=known[cohort.name].canary,
             weight=known[cohort.name].weight,
             salt=known[cohort.name].salt,
+            preview=known[cohort.name].canary if header else "",
         )
         for cohort in spec.cohorts
         if cohort.name in known
     )
-    return RouteTable(key, spec.client_key.header, cohorts) if cohorts else None
+    return RouteTable(key, spec.client_key.header, cohorts, header) if cohorts else None

@@ -141,6 +141,8 @@ def _fill_action(
 
 
 def _header_matcher(match: HeaderMatch) -> route_components_pb2.HeaderMatcher:
+    if not match.values:
+        return route_components_pb2.HeaderMatcher(name=match.name, present_match=True)
     if len(match.values) == 1:
         accepted = string_pb2.StringMatcher(exact=match.values[0])
     else:
@@ -169,12 +171,12 @@ def _fill(
     match: tuple[HeaderMatch, ...],
 ) -> None:
     """One way to belong to a cohort. Filled in place: a split is too large to be copied about."""
-    revision = _BY_CLUSTER if cohort.canary else cohort.stable
-    headers = [_header(HEADER_COHORT, cohort.name), _header(HEADER_REVISION, revision)]
+    revision = _header(HEADER_REVISION, _BY_CLUSTER if cohort.canary else cohort.stable)
     route.match.prefix = "/"
     route.match.headers.extend(_header_matcher(header) for header in match)
-    route.request_headers_to_add.extend(headers)
-    route.response_headers_to_add.extend(headers)
+    # Counters are labelled by what stands in the request.
+    route.request_headers_to_add.extend((_header(HEADER_COHORT, cohort.name), revision))
+    route.response_headers_to_add.extend((_header(HEADER_COHORT, cohort.told), revision))
     _fill_action(route.route, table, cohort)
 
 
@@ -209,6 +211,9 @@ def route_configuration(table: RouteTable) -> Resource:
     virtual_host.routes.append(_version_route(table))
     for cohort in table.cohorts:
         for match in merged(cohort.matches) or ((),):
+            if table.preview and cohort.preview:
+                preview = cohort.previewed(table.preview)
+                _fill(virtual_host.routes.add(), table, preview, (*match, table.preview))
             _fill(virtual_host.routes.add(), table, cohort, match)
     for host_filter in FILTERS_HOST:
         message.typed_per_filter_config[host_filter].CopyFrom(_disabled())

@@ -70,7 +70,7 @@ def render(table: RouteTable, gateway: GatewayAPI) -> tuple[Rendered, ...]:
                 "filters": [_cohort_header(cohort), *rewrites],
                 "backendRefs": _backend_refs(cohort, port),
             }
-            for cohort, alternatives in rules(table.cohorts, one_match_each=bool(rewrites))
+            for cohort, alternatives in rules(_cohorts(table), one_match_each=bool(rewrites))
         ]
 
     http = written(lambda headers: _http_match(prefix, headers), PORT_HTTP, *rewrites)
@@ -94,6 +94,17 @@ def backends(cohort: CohortRoute) -> dict[str, int]:
     if not cohort.canary:
         return {cohort.stable: 100}
     return {cohort.stable: 100 - cohort.weight, cohort.canary: cohort.weight}
+
+
+def _cohorts(table: RouteTable) -> tuple[CohortRoute, ...]:
+    """The cohorts, each behind its preview.
+
+    Previews are there outside a rollout too: a table that a route cannot hold is then refused before it
+    has to move a weight, and the match with one header more is never another cohort's.
+    """
+    if table.preview is None:
+        return table.cohorts
+    return tuple(c for cohort in table.cohorts for c in (cohort.previewed(table.preview), cohort))
 
 
 def _rendered(
