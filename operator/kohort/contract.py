@@ -54,7 +54,7 @@ UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
 # The gateway's counters as Prometheus shows them: one per (arm, cohort, slot, code, flags), where an
-# arm is NAMESPACE/NAME/REVISION.
+# arm is NAMESPACE/NAME/REVISION, and a code is that of HTTP, ``/``, and the status of gRPC or ``-``.
 METRIC_REQUESTS = "envoy_kohort_requests"
 METRIC_DURATION = "envoy_kohort_duration"
 LABEL_ARM = "arm"
@@ -101,6 +101,18 @@ def parse_failure(output: str) -> Failure | None:
         except (ValueError, KeyError, TypeError):
             continue
     return None
+
+
+# OK, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAUTHENTICATED: a model that works may answer so.
+_GRPC_WELL = frozenset({0, 5, 7, 8, 16})
+
+
+def failed_grpc(status: int) -> bool:
+    """Whether a gRPC status counts as failed: by the same measure as the HTTP codes that it stands for.
+
+    CANCELLED and DEADLINE_EXCEEDED are clients that got no answer.
+    """
+    return status not in _GRPC_WELL
 
 
 def failed(code: int) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from kohort.analysis.split import canary_order
-from kohort.contract import SLOTS, UNITS_PER_SLOT, WEIGHT_UNITS, failed
+from kohort.contract import SLOTS, TABLE_VERSION_PATH, failed
 from kohort.observe.gateways import Slot, scrape, table_versions
 from kohort.route.table import Endpoint, ModelKey, with_fallback
+from tests.client_slots import slot_of
 from tests.component.gateway_parts import (
     KEY,
     LOCALHOST,
@@ -459,9 +459,10 @@ async def test_http2_without_tls_is_served_on_the_same_port(
     two: Fleet, servers: dict[str, ModelServer]
 ) -> None:
     await serve(two, servers, 0, canary="")
+    target = f"{two.gateways[0].url}{BASE}{TABLE_VERSION_PATH}"
     process = await asyncio.create_subprocess_exec(
         *("curl", "-s", "--http2-prior-knowledge", "-o", "/dev/null"),
-        *("-w", "%{http_version} %{http_code}", two.gateways[0].url + PATH),
+        *("-w", "%{http_version} %{http_code}", target),
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
@@ -483,39 +484,3 @@ async def test_no_pod_is_told_in_json_with_the_revision(two: Fleet) -> None:
     status, headers, body = await get(two, "/shop/empty/v2")
     assert (status, headers["x-kohort-revision"]) == (503, "r1")
     assert '"error"' in body
-
-
-def slot_of(client: str) -> int:
-    """A client's slot, as anybody can compute it."""
-    return xxh64(client.encode()) % WEIGHT_UNITS // UNITS_PER_SLOT
-
-
-def xxh64(data: bytes) -> int:
-    """XXH64 with seed 0 of fewer than 32 bytes, as published by its author: Envoy's hash."""
-    first, second, third, fourth, fifth = (
-        0x9E3779B185EBCA87,
-        0xC2B2AE3D27D4EB4F,
-        0x165667B19E3779F9,
-        0x85EBCA77C2B2AE63,
-        0x27D4EB2F165667C5,
-    )
-    mask = (1 << 64) - 1
-
-    def rotate(value: int, bits: int) -> int:
-        return ((value << bits) | (value >> (64 - bits))) & mask
-
-    assert len(data) < 32
-    value = (fifth + len(data)) & mask
-    while len(data) >= 8:
-        lane = int.from_bytes(data[:8], "little") * second & mask
-        value = (rotate(value ^ (rotate(lane, 31) * first & mask), 27) * first + fourth) & mask
-        data = data[8:]
-    if len(data) >= 4:
-        lane = int.from_bytes(data[:4], "little")
-        value = (rotate(value ^ (lane * first & mask), 23) * second + third) & mask
-        data = data[4:]
-    for byte in data:
-        value = rotate(value ^ (byte * fifth & mask), 11) * first & mask
-    value = (value ^ (value >> 33)) * second & mask
-    value = (value ^ (value >> 29)) * third & mask
-    return value ^ (value >> 32)

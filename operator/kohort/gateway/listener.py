@@ -104,7 +104,8 @@ def _counters() -> Config:
     ]
     answer = [
         _tag("slot", f"%REQ({HEADER_SLOT})%"),
-        _tag("code", "%RESPONSE_CODE%"),
+        # One tag for both, because most requests have no status of gRPC.
+        _tag("code", "%RESPONSE_CODE%/%GRPC_STATUS(NUMBER)%"),
         _tag("flags", "%RESPONSE_FLAGS%"),
     ]
     requests = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)
@@ -142,26 +143,27 @@ def _scoped_routes() -> Config:
 
 
 def _local_replies() -> Config:
-    """Answers that no model server gave are JSON too, in the shape that model servers use."""
+    """Answers that no model server gave: JSON in the shape that model servers use, and for clients of
+    gRPC the text of their status.
+    """
+    no_route = {"response_flag_filter": {"flags": ["NR"]}}
+    value = {"default_value": 400, "runtime_key": "kohort.local_reply"}
+    error = {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+    by_grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    told = ((no_route, NO_MODEL), (error, "gateway: %LOCAL_REPLY_BODY% (%RESPONSE_FLAGS%)"))
     return {
         "mappers": [
             {
-                "filter": {"response_flag_filter": {"flags": ["NR"]}},
-                "body_format_override": {"json_format": {"error": NO_MODEL}},
-            },
-            {
                 "filter": {
-                    "status_code_filter": {
-                        "comparison": {
-                            "op": "GE",
-                            "value": {"default_value": 400, "runtime_key": "kohort.local_reply"},
-                        }
-                    }
+                    "and_filter": {"filters": [{"header_filter": {"header": by_grpc}}, why]}
                 },
-                "body_format_override": {
-                    "json_format": {"error": "gateway: %LOCAL_REPLY_BODY% (%RESPONSE_FLAGS%)"}
-                },
-            },
+                "body_format_override": {"text_format_source": {"inline_string": text}},
+            }
+            for why, text in told
+        ]
+        + [
+            {"filter": why, "body_format_override": {"json_format": {"error": text}}}
+            for why, text in told
         ]
     }
 

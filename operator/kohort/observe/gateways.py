@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from kohort.analysis.reading import Arms, Count, Reading
-from kohort.contract import HEADER_PROCESS, LABEL_ARM, METRIC_REQUESTS, TABLE_VERSION_PATH, failed
+from kohort.contract import (
+    HEADER_PROCESS,
+    LABEL_ARM,
+    METRIC_REQUESTS,
+    TABLE_VERSION_PATH,
+    failed,
+    failed_grpc,
+)
 from kohort.route.address import hosts, path_prefix
 from kohort.route.table import ModelKey
 
@@ -98,6 +105,14 @@ def _arm(name: str) -> tuple[ModelKey, str] | None:
     return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
 
 
+def _failed(code: bytes) -> bool:
+    """Whether an answer with such a code counts as failed: that of HTTP, ``/``, the status of gRPC."""
+    http, _, status = code.partition(b"/")
+    return failed(int(http) if http.isdigit() else 0) or (
+        status.isdigit() and failed_grpc(int(status))
+    )
+
+
 def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
     """Requests and failures by cohort and slot, of one gateway's counters in Prometheus's format.
 
@@ -119,7 +134,7 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
         number, code = labels.get(b"slot", b""), labels.get(b"code", b"0")
         slot = Slot(revision, int(number) if number.isdigit() else None)
         requests = int(value)
-        lost = requests if failed(int(code) if code.isdigit() else 0) else 0
+        lost = requests if _failed(code) else 0
         before = slots.get(slot)
         slots[slot] = (
             Count(requests, lost)

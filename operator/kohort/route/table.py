@@ -140,7 +140,8 @@ def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
     its clients meanwhile match a later cohort.
     """
     known = {c.name: c for c in status.cohorts if c.stable}
-    header = spec.preview and HeaderMatch(spec.preview.header, spec.preview.accepted())
+    asks = spec.preview
+    header = HeaderMatch(asks.header, asks.accepted()) if asks else None
     cohorts = tuple(
         CohortRoute(
             name=cohort.name,

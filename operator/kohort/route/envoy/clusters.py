@@ -47,8 +47,10 @@ def cluster(key: ModelKey, revision: str) -> Resource:
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
             idle_timeout=duration_pb2.Duration(seconds=IDLE_TIMEOUT_SECONDS)
         ),
-        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
-            http_protocol_options=protocol_pb2.Http1ProtocolOptions()
+        # HTTP/2 for clients of gRPC, who need it, and the cheaper HTTP/1.1 for all that speak it.
+        use_downstream_protocol_config=http_protocol_options_pb2.HttpProtocolOptions.UseDownstreamHttpConfig(
+            http_protocol_options=protocol_pb2.Http1ProtocolOptions(),
+            http2_protocol_options=protocol_pb2.Http2ProtocolOptions(),
         ),
     )
     breakers = circuit_breaker_pb2.CircuitBreakers(
