@@ -10,9 +10,9 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from kohort.analysis.split import canary_order
 from kohort.contract import SLOTS
 from kohort.observe.gateways import scrape
-from kohort.route.split import canary_order
 from kohort.route.table import Endpoint, ModelKey
 from tests.client_slots import slot_of
 from tests.component.gateway_parts import (

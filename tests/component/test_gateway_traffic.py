@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from kohort.analysis.split import canary_order
 from kohort.contract import SLOTS, TABLE_VERSION_PATH, failed
 from kohort.observe.gateways import Slot, scrape, table_versions
 from kohort.route.table import Endpoint, ModelKey, with_fallback

@@ -585,3 +585,24 @@ def test_of_many_gateways_that_are_behind_some_are_named(gateways: int, told: st
     cluster.decide()
     cluster.decide()
     assert cluster.cohort().message == f"waits for gateway gateway-0, gateway-1, gateway-2{told}"
+
+
+def test_time_in_which_nobody_could_look_is_no_hold() -> None:
+    """The operator was away for the whole hold; clients met the canary meanwhile."""
+    steps = (Step(weight=50, hold="10s"),)
+    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
+    cluster.edit(structs.replace(cluster.spec, model=model(2).model))
+    cluster.bad.add(cluster.desired)
+    while cluster.cohort().step_started_at is None:
+        cluster.pass_time(1)
+        cluster.start_pods()
+        cluster.update_gateways()
+        cluster.decide()
+    cluster.pass_time(60)
+    for _ in range(3):
+        cluster.serve(4)
+        cluster.pass_time(1)
+        cluster.read_counters()
+        cluster.decide()
+    assert (cluster.cohort().weight, cluster.cohort().step) == (50, 0)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK, ticks=10)

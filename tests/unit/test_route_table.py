@@ -100,3 +100,13 @@ def test_who_asks_for_a_preview_is_meant_for_the_canary_and_for_stable_outside_a
         assert table is not None
         assert table.preview == HeaderMatch("x-preview", ())
         assert [c.preview for c in table.cohorts] == [canary]
+
+
+def test_a_model_that_was_made_anew_has_other_routes_than_the_one_before() -> None:
+    """A gateway that still has those of the one before must not be taken for one that has its own."""
+    spec = Spec(model=Model(uri="file:///m"))
+    status = Status(cohorts=(cohort(0, 0, ""),))
+    first, second = (route_table(KEY, spec, status, life) for life in ("uid-1", "uid-2"))
+    assert first is not None
+    assert second is not None
+    assert first.version != second.version

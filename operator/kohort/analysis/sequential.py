@@ -117,7 +117,7 @@ def advance(
         state.sources, reading, trial.canary, trial.stable, complete=state.complete
     )
     margin = share(metric.margin)
-    proof = state.proof
+    proof, known_before = state.proof, state.at > 0
     if margin != state.margin:
         proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
@@ -135,6 +135,8 @@ def advance(
         evidence,
         canary=_added(evidence.canary, batch.canary),
         stable=_added(evidence.stable, batch.stable),
+        # Without a snapshot nothing was seen so far: time began to count with the first look.
+        since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
         state=_encode(state),
     )

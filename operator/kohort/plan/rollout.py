@@ -195,10 +195,15 @@ def promote(turn: Turn) -> Change:
 
 
 def hold_end(cohort: CohortStatus, step: Step) -> datetime | None:
-    """When a step's time is over; None without a hold, or before the step began."""
+    """When a step's time is over; None without a hold, or before the step began.
+
+    Time in which nobody could look, before the counters were first read, does not count.
+    """
     if step.hold is None or cohort.step_started_at is None:
         return None
-    return from_time(cohort.step_started_at) + timedelta(seconds=seconds(step.hold))
+    looked = [e.since for e in cohort.evidence if e.since is not None]
+    began = max(map(from_time, (cohort.step_started_at, *looked)))
+    return began + timedelta(seconds=seconds(step.hold))
 
 
 def _awaited(turn: Turn) -> str:

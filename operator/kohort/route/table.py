@@ -71,12 +71,17 @@ class CohortRoute:
 
 @dataclass(frozen=True)
 class RouteTable:
-    """All routes of one model. ``preview``: how a request asks for its cohort's preview."""
+    """All routes of one model.
+
+    ``preview``: how a request asks for its cohort's preview. ``life``: tells a model from one of the same
+    name before it, whose routes a gateway may still have.
+    """
 
     key: ModelKey
     client_key: str
     cohorts: tuple[CohortRoute, ...]
     preview: HeaderMatch | None = None
+    life: str = ""
 
     @property
     def version(self) -> str:
@@ -133,7 +138,7 @@ def foreseen(spec: Spec, status: Status) -> Status:
     return status
 
 
-def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
+def route_table(key: ModelKey, spec: Spec, status: Status, life: str = "") -> RouteTable | None:
     """The routes that ``status`` intends; None while no cohort has a stable revision.
 
     A cohort that the spec has just gained is absent until the planner gives it a stable revision;
@@ -158,4 +163,4 @@ def route_table(key: ModelKey, spec: Spec, status: Status) -> RouteTable | None:
         for cohort in spec.cohorts
         if cohort.name in known
     )
-    return RouteTable(key, spec.client_key.header, cohorts, header) if cohorts else None
+    return RouteTable(key, spec.client_key.header, cohorts, header, life) if cohorts else None

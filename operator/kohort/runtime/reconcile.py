@@ -198,7 +198,7 @@ class Reconciler:
         known = self._models.get(model.key)
         if known is None or known.uid != model.uid or known.spec is None:
             return None
-        table = route_table(model.key, known.spec, known.status)
+        table = route_table(model.key, known.spec, known.status, known.uid)
         return table and with_fallback(table, serving(self._pods.of(model.key).values()))
 
     async def _gateways(self, model: Model) -> Gateways:

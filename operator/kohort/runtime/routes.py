@@ -71,7 +71,7 @@ class Publisher:
         model = self._models.get(key)
         if not self._begun or model is None or model.spec is None or not model.own_gateways:
             return
-        table = route_table(key, model.spec, status)
+        table = route_table(key, model.spec, status, model.uid)
         if table is not None:
             self._sink.prepare(self._with_pods(table), self._endpoints(table))
 
@@ -80,7 +80,7 @@ class Publisher:
         model = self._models.get(key)
         if model is None or model.spec is None or not model.own_gateways:
             return None
-        table = route_table(key, model.spec, model.status)
+        table = route_table(key, model.spec, model.status, model.uid)
         return None if table is None else self._with_pods(table)
 
     def _with_pods(self, table: RouteTable) -> RouteTable:
