@@ -33,8 +33,9 @@ PHASES: tuple[Phase, ...] = (
     cohorts.follow_spec,
     commands.obey,
     pausing.pause,
-    capacity.measure_shares,
+    capacity.measure_shares,  # before weights are decided
     rules.take_turns,
+    capacity.measure_shares,  # of a rollout that has begun, before pods are wanted
     capacity.size,
     revisions.forget,
     conditions.report,
