@@ -66,6 +66,27 @@ HEADER_SCOPE = "x-kohort-scope"
 # Tells one start of a gateway from another, in answers of its status port.
 HEADER_PROCESS = "x-kohort-process"
 
+# Mirrored requests, that a gateway lets both revisions answer while a client waits for neither: which
+# two clusters a copy is for, which of them a replay is for, what ends their cohort's name.
+HEADER_MIRROR = "x-kohort-mirror"
+HEADER_CLUSTER = "x-kohort-cluster"
+CLUSTER_MIRROR = "kohort.mirror"
+MIRROR = "/mirror"
+MIRROR_COUNTERS_PATH = "/stats/mirror"
+METRIC_MIRRORED = "kohort_gateway_mirrored_requests_total"
+
+
+class Outcome(StrEnum):
+    """How two answers to one mirrored request compare. Close: other values of no account."""
+
+    SAME = "same"
+    CLOSE = "close"
+    DIFFERENT = "different"
+    CANARY_FAILED = "canary_failed"
+    STABLE_FAILED = "stable_failed"
+    BOTH_FAILED = "both_failed"
+    DROPPED = "dropped"
+
 
 class FailureReason(StrEnum):
     """Why a model server could not start; told to the operator in its last line of output."""

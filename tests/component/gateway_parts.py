@@ -64,13 +64,14 @@ def table(
     key: ModelKey = KEY,
     staff: str = "",
     preview: str = "",
+    mirror: int = 0,
 ) -> RouteTable:
     """Everyone in a rollout, or not with ``canary`` empty; staff on a revision of their own if told.
 
-    ``preview``: the header that asks for the canary.
+    ``preview``: the header that asks for the canary. ``mirror``: percentage of everyone's requests.
     """
     everyone = CohortRoute("everyone", (), stable, canary, weight, salt if canary else "")
-    cohorts = [replace(everyone, preview=canary if preview else "")]
+    cohorts = [replace(everyone, preview=canary if preview else "", mirror=mirror)]
     if staff:
         match = ((HeaderMatch("x-org", ("acme",)),),)
         cohorts.insert(0, CohortRoute("staff", match, staff, "", 0, ""))
@@ -275,9 +276,18 @@ class Gateway:
 
     def envoy(self) -> int:
         """Process of the Envoy that it runs; 0 while there is none."""
+        return next((pid for pid, command in self._children() if "--config-path" in command), 0)
+
+    def comparer(self) -> int:
+        """Process that compares mirrored answers; 0 while there is none."""
+        return next(
+            (pid for pid, command in self._children() if "kohort.gateway.mirror" in command), 0
+        )
+
+    def _children(self) -> list[tuple[int, str]]:
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[0]) if children else 0
+        return [(int(child), Path(f"/proc/{child}/cmdline").read_text()) for child in children]
 
     def signal_envoy(self, number: int) -> None:
         os.kill(self.envoy(), number)

@@ -99,6 +99,9 @@ ACCEPTED: dict[str, Spec] = {
         ]
     },
     "a hold without clients": {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "hold": "1m"}]}]},
+    "answers that are compared before any client has the revision": {
+        "cohorts": [{**EVERYONE, "steps": [{"weight": 0, "mirror": {"percent": 10}, "hold": "5m"}]}]
+    },
     "all go back together, and a longer way back": {
         "onFailure": "RollBackAll",
         "keepWarm": "1h",
@@ -230,6 +233,23 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "hold and pause in one step": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 5, "hold": "1m", "pause": {}}]}]},
         "set one of hold, until and pause",
+    ),
+    "a mirror for a revision that has clients": (
+        {
+            "cohorts": [
+                {**EVERYONE, "steps": [{"weight": 5, "mirror": {"percent": 10}, "hold": "5m"}]}
+            ]
+        },
+        "mirror belongs to a step of weight 0",
+    ),
+    "a mirror that nobody reads": (
+        {
+            **through(),
+            "cohorts": [
+                {**EVERYONE, "steps": [{"weight": 0, "mirror": {"percent": 1}, "hold": "5m"}]}
+            ],
+        },
+        "Kohort can compare mirrored answers only in its own gateways",
     ),
     "a step in which nothing happens": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 0}]}]},

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from kohort_local.install import Installation
-from tests.e2e.world import BATCHERS, SINGLES, Model, in_thread, nobody_noticed, until
+from tests.e2e.world import BATCHERS, QUICK, SINGLES, Model, in_thread, nobody_noticed, until
 
 
 async def test_a_better_model_is_promoted_in_every_cohort_and_no_client_notices(
@@ -36,6 +36,25 @@ async def test_a_cohort_whose_clients_fail_goes_back_alone(model: Model) -> None
     assert batchers["decisions"][0]["action"] == "RolledBack"
     assert model.condition("Ready")["status"] == "False"
     assert model.condition("Available")["status"] == "True"
+
+
+async def test_a_revision_that_fails_mirrored_requests_goes_back_before_it_has_a_client(
+    model: Model,
+) -> None:
+    steps = [{"weight": 0, "mirror": {"percent": 100}, "hold": "2s"}, *QUICK]
+    cohorts = [{**cohort, "steps": steps} for cohort in model.manifest("v2")["spec"]["cohorts"]]
+    async with model.served("v2", cohorts=cohorts) as traffic:
+        model.apply("v3", cohorts=cohorts)
+        await in_thread("each has its own", partial(model.serves, singles="v3", batchers="v2"))
+    nobody_noticed(traffic.account)
+    assert not traffic.account.refused("singles")
+    assert not traffic.account.refused("batchers")
+    batchers = model.cohort("batchers")
+    assert batchers["rejected"] == model.cohort("singles")["stable"]
+    (seen,) = batchers["evidence"]
+    assert (seen["metric"], seen["verdict"]) == ("mirror", "Fail")
+    assert seen["canary"]["failed"] > 0
+    assert [e["metric"] for e in model.cohort("singles")["evidence"]] == ["errors", "mirror"]
 
 
 async def test_promotion_restarts_no_pod(model: Model) -> None:

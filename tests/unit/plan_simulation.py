@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import structs
 
+from kohort.analysis.mirroring import DIFFERENT
 from kohort.analysis.reading import Count, Reading
 from kohort.analysis.shares import requests, shares
 from kohort.analysis.split import split
 from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
 from kohort.api.status import CohortStatus, Status
+from kohort.contract import MIRROR
 from kohort.observe.gateways import Scrape, Slot
 from kohort.observe.slots import SlotLedger
 from kohort.plan.capacity import awaits_gateways
@@ -189,20 +191,46 @@ class Cluster:
                         slot = slots[(served + number) % len(slots)]
                         old = counts.get(slot, Count(0, 0))
                         counts[slot] = Count(old.requests + 1, old.failed + (number < failed))
+                if pairs := requests * route.mirror // 100:
+                    self.mirror(gateway, route, pairs)
+
+    def mirror(self, gateway: str, route: CohortRoute, pairs: int) -> None:
+        """Both arms answer requests once more, each time differently; bad canaries fail half."""
+        counts = self.counters[gateway].setdefault(route.name + MIRROR, {})
+        failed = pairs // 2 if route.canary in self.bad else 0
+        new = {
+            route.canary: Count(pairs, failed),
+            route.stable: Count(pairs, 0),
+            DIFFERENT: Count(pairs - failed, 0),
+        }
+        for arm, count in new.items():
+            old = counts.get(Slot(arm, None), Count(0, 0))
+            counts[Slot(arm, None)] = Count(
+                old.requests + count.requests, old.failed + count.failed
+            )
 
     def read_counters(self, *, unreachable: tuple[str, ...] = ()) -> None:
-        """The operator's scraper brings a reading of every cohort."""
+        """The operator's scraper brings a reading of every cohort, and one of what it mirrors."""
         read = [g for g in self.counters if g in self.gateways and g not in unreachable]
-        self.unread = {}
+        errors = tuple(f"{gateway}: connection refused" for gateway in unreachable)
+        clients, pairs = dict[str, Reading](), dict[str, Reading]()
         for cohort in self.status.cohorts:
-            counts = {gateway: self.counters[gateway].get(cohort.name, {}) for gateway in read}
-            key = (KEY, cohort.name)
-            errors = tuple(f"{gateway}: connection refused" for gateway in unreachable)
-            scrape = Scrape(self.now.timestamp(), {key: counts}, tuple(read), errors)
-            slots = self.ledger.take(key, cohort.salt, cohort.weight, counts)
-            self.unread[cohort.name] = replace(scrape[key], slots=slots)
+            scrape, counts = self.scrape(cohort.name, read, errors)
+            slots = self.ledger.take((KEY, cohort.name), cohort.salt, cohort.weight, counts)
+            clients[cohort.name] = replace(scrape[KEY, cohort.name], slots=slots)
+            name = cohort.name + MIRROR
+            scrape, _ = self.scrape(name, read, errors)
+            pairs[name] = scrape[KEY, name]
+        self.unread = clients | pairs
         if not unreachable:
-            self.shares = shares({}, requests(self.unread)) or self.shares
+            self.shares = shares({}, requests(clients)) or self.shares
+
+    def scrape(
+        self, name: str, read: list[str], errors: tuple[str, ...]
+    ) -> tuple[Scrape, dict[str, dict[Slot, Count]]]:
+        """One look at some gateways, and what they counted."""
+        counts = {gateway: self.counters[gateway].get(name, {}) for gateway in read}
+        return Scrape(self.now.timestamp(), {(KEY, name): counts}, tuple(read), errors), counts
 
     def tick(self, seconds: float = 5) -> Outcome:
         """Everything goes well for some seconds."""

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.analysis.reading import Count
-from kohort.contract import METRIC_REQUESTS
+from kohort.contract import METRIC_MIRRORED, METRIC_REQUESTS, Outcome
+from kohort.observe import mirrors
 from kohort.observe.gateways import (
     GatewayAddress,
     Scrape,
@@ -81,3 +82,25 @@ def test_a_gateway_that_counted_nothing_is_still_a_source() -> None:
     assert reading.errors == ("c: gone",)
     assert seen[(KEY, "nobody")].sources == {"a/1": {}, "b/1": {}}
     assert list(seen) == [(KEY, "everyone")]
+
+
+@given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**9)))
+def test_mirrored_requests_are_pairs_of_both_revisions_and_what_was_dropped_is_none(
+    counted: dict[Outcome, int],
+) -> None:
+    arms = 'stable="shop/burger/r1",canary="shop/burger/r2",cohort="everyone"'
+    lines = [
+        f'{METRIC_MIRRORED}{{{arms},outcome="{outcome}"}} {n}' for outcome, n in counted.items()
+    ]
+    slots = mirrors.parse("\n".join(["# TYPE x counter", *lines, ""]).encode())
+    if not counted.keys() - {Outcome.DROPPED}:
+        assert slots == {}
+        return
+    pairs = sum(n for outcome, n in counted.items() if outcome != "dropped")
+    assert slots == {
+        (KEY, "everyone/mirror"): {
+            Slot("r1", None): Count(pairs, counted.get(Outcome.STABLE_FAILED, 0)),
+            Slot("r2", None): Count(pairs, counted.get(Outcome.CANARY_FAILED, 0)),
+            Slot("different", None): Count(counted.get(Outcome.DIFFERENT, 0), 0),
+        }
+    }

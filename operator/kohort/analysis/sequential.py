@@ -15,7 +15,9 @@ from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
 from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
-from kohort.analysis.slots import SlotState, at_weight, counted, decode, encode, unproven
+from kohort.analysis.slots import SlotState, at_weight, counted, unproven
+from kohort.analysis.slots import decode as decode_slots
+from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.quantity import share
@@ -51,6 +53,7 @@ class State(Struct, frozen=True, omit_defaults=True):
 
     ``at``: Unix time of the last reading. ``complete``: whether every source was in a snapshot.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
+    ``different``: mirrored requests whose answers differ.
     """
 
     margin: float
@@ -60,6 +63,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     proof: tuple[float, ...] = _NO_PROOF_YET
     canary_seen: float = 0.0
     stable_seen: float = 0.0
+    different: int = 0
     sources: dict[str, Counters] = msgspec.field(default_factory=dict)
 
 
@@ -86,17 +90,17 @@ def begin(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
         since=to_time(now),
-        state=_encode(state),
-        slots=encode(slots),
+        state=encode(state),
+        slots=encode_slots(slots),
     )
 
 
 def relabelled(evidence: Evidence, weight: int) -> Evidence:
     """Evidence from when the canary has another weight: requests count on, slots count from nought."""
-    slots = decode(evidence.slots)
+    slots = decode_slots(evidence.slots)
     if slots is None or slots.weight == weight:
         return evidence
-    return structs.replace(evidence, slots=encode(at_weight(slots, weight)))
+    return structs.replace(evidence, slots=encode_slots(at_weight(slots, weight)))
 
 
 def advance(
@@ -108,7 +112,7 @@ def advance(
     """
     if evidence.verdict is Verdict.FAIL:
         return evidence
-    state, slots = _decode(evidence.state), decode(evidence.slots)
+    state, slots = decode(evidence.state), decode_slots(evidence.slots)
     if state is None or slots is None:
         return _anew(evidence, reading, trial, metric, now)
     if reading.at <= state.at:
@@ -138,7 +142,7 @@ def advance(
         # Without a snapshot nothing was seen so far: time began to count with the first look.
         since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
-        state=_encode(state),
+        state=encode(state),
     )
     failures = evidence.canary.failed + evidence.stable.failed
     harm, seen = log_mean(state.harm), None
@@ -148,7 +152,7 @@ def advance(
     requests = evidence.canary.requests + evidence.stable.requests
     if _proves(state, rates) and requests >= LOOK_GROWTH * slots.proof_looked_at:
         slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
-    evidence = structs.replace(evidence, slots=encode(slots))
+    evidence = structs.replace(evidence, slots=encode_slots(slots))
     return _judged(evidence, state, slots, seen, reading, batch, metric, rates, now)
 
 
@@ -156,7 +160,7 @@ def _anew(
     evidence: Evidence, reading: Reading, trial: Trial, metric: Metric, now: datetime
 ) -> Evidence:
     """Fresh evidence in place of what cannot be read; slots keep their weight if it is known."""
-    known = decode(evidence.slots)
+    known = decode_slots(evidence.slots)
     begun = begin(metric, reading, trial, known.weight if known else 0, now)
     return structs.replace(
         begun,
@@ -225,14 +229,14 @@ def _judged(
 
 def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
     """Which of the arms ``canary`` and ``stable`` had no request counted since ``moment``."""
-    state = _decode(evidence.state) or State(margin=0.0)
+    state = decode(evidence.state) or State(margin=0.0)
     seen = {"canary": state.canary_seen, "stable": state.stable_seen}
     return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
 
 
 def proof_share(evidence: Evidence, beta: float) -> float:
     """How far the proof of non-inferiority has come: 0 none, 1 reached (on the log scale)."""
-    state = _decode(evidence.state)
+    state = decode(evidence.state)
     if state is None:
         return 0.0
     return min(1.0, max(0.0, log_mean(state.proof) / math.log(1 / beta)))
@@ -242,11 +246,12 @@ def _added(tally: Tally, count: Count) -> Tally:
     return Tally(requests=tally.requests + count.requests, failed=tally.failed + count.failed)
 
 
-def _encode(state: State) -> str:
+def encode(state: State) -> str:
+    """A state as it stands in status."""
     return FORMAT + msgspec.json.encode(state).decode()
 
 
-def _decode(text: str) -> State | None:
+def decode(text: str) -> State | None:
     """The state, or None for what this version did not write."""
     if not text.startswith(FORMAT):
         return None

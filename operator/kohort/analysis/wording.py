@@ -21,6 +21,19 @@ def figures(canary: Tally, stable: Tally) -> str:
     )
 
 
+NO_PAIRS = "no mirrored request was compared yet"
+
+
+def pairs_message(canary: Tally, stable: Tally, different: int) -> str:
+    """What became of mirrored requests."""
+    if not canary.requests:
+        return NO_PAIRS
+    return (
+        f"of {canary.requests:,} mirrored requests {canary.failed:,} failed on the canary alone and "
+        f"{stable.failed:,} on stable alone; {different:,} answers differ"
+    )
+
+
 def chance(log_capital: float) -> str:
     """The greatest chance of so much evidence if the hypothesis were true."""
     return f"chance under {one_in(math.exp(-log_capital))}"

@@ -63,6 +63,13 @@ PREVIEW_RULES = (
     },
 )
 
+MIRROR_RULE = {
+    "rule": "self.spec.route.type != 'GatewayAPI'"
+    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.mirror)))",
+    "message": "Kohort can compare mirrored answers only in its own gateways: leave out mirror, or use"
+    " route.type Envoy",
+}
+
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("Ready", ".status.conditions[?(@.type=='Ready')].status", "Every client is served as asked."),
     ("Phase", ".status.phase", "Where the rollout is."),
@@ -127,7 +134,7 @@ def _root() -> Schema:
             "spec": _structural({"$ref": "#/$defs/Spec"}, components),
             "status": status,
         },
-        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE, *PREVIEW_RULES],
+        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE, *PREVIEW_RULES, MIRROR_RULE],
     }
 
 

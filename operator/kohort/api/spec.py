@@ -198,6 +198,20 @@ class Pause(SpecStruct, frozen=True):
     """A wait for a person, who goes on with ``kubectl kohort promote``."""
 
 
+class Mirror(SpecStruct, frozen=True):
+    """A comparison of answers that no client sees."""
+
+    percent: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Percentage of the cohort's requests that stable and the new revision answer once "
+            "more, for a comparison alone: stable has as much more to do.",
+        ),
+    ]
+
+
 class Step(SpecStruct, frozen=True):
     """A canary weight, and how long or on what evidence it is held."""
 
@@ -227,6 +241,14 @@ class Step(SpecStruct, frozen=True):
         Meta(
             description="Written {}: wait for a person, who goes on with kubectl kohort promote. Evidence "
             "of harm sends the cohort back meanwhile."
+        ),
+    ] = None
+    mirror: Annotated[
+        Mirror | None,
+        Meta(
+            description="At weight 0: compare the answers of both revisions to some of the cohort's "
+            "requests. A new revision that fails where stable does not goes back; answers that differ are "
+            "told."
         ),
     ] = None
 
@@ -270,6 +292,11 @@ class Cohort(SpecStruct, frozen=True):
                             "!has(self.until) || (self.weight >= 4 && self.weight <= 96)",
                             "a proof needs clients in at least 8 of the 256 slots on either side: "
                             "use until at weights from 4 to 96",
+                        ),
+                        (
+                            "self.weight == 0 || !has(self.mirror)",
+                            "mirror belongs to a step of weight 0: with clients on it the new revision is "
+                            "judged by their answers",
                         ),
                     )
                 ),

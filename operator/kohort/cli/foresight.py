@@ -16,7 +16,7 @@ from kohort.analysis.reading import Count, Reading, SlotTotals
 from kohort.api.command import Command, Verb
 from kohort.api.spec import Spec, Step
 from kohort.api.status import CohortStatus, Status
-from kohort.contract import SLOTS
+from kohort.contract import MIRROR, SLOTS
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -137,11 +137,12 @@ class Foresight:
         seen = Count(self._looks * TRAFFIC, 0)
         slots = SlotTotals("foresight", (seen.requests,) * SLOTS, (0,) * SLOTS)
         return {
-            c.name: Reading(
+            name: Reading(
                 self.now.timestamp(), {"gateway": {c.canary: seen, c.stable: seen}}, slots=slots
             )
             for c in self.status.cohorts
             if c.canary
+            for name in (c.name, c.name + MIRROR)
         }
 
     def _act(self, action: Action) -> None:
@@ -218,12 +219,13 @@ def _places(status: Status) -> list[tuple[object, ...]]:
 
 
 def _wait(step: Step) -> str:
-    """What a step waits for: `` for 10m``."""
+    """What a step waits for: `` for 10m``; before it what happens meanwhile."""
+    mirror = f" with {step.mirror.percent}% of requests mirrored" if step.mirror else ""
     if step.hold:
-        return f" for {step.hold}"
+        return f"{mirror} for {step.hold}"
     if step.until:
         return f" until {step.until} {PROVEN}"
-    return " until a person promotes" if step.pause is not None else ""
+    return f"{mirror} until a person promotes" if step.pause is not None else ""
 
 
 def released(status: Status) -> Status:

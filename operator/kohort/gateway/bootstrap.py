@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from kohort.contract import HEADER_PROCESS
+from kohort.contract import (
+    CLUSTER_MIRROR,
+    HEADER_CLUSTER,
+    HEADER_PROCESS,
+    MIRROR_COUNTERS_PATH,
+)
 from kohort.gateway.listener import STAT_PREFIX, STATS_SCOPE, clients_listener, typed
+from kohort.gateway.mirror import TIMEOUT_SECONDS, mirror_socket, replay_socket
 from kohort.gateway.settings import Settings
 
 Config = dict[str, Any]
 
 # The name in the operator's certificate; it holds wherever the operator listens.
 OPERATOR_NAME = "kohort-operator"
-STATUS_PATHS = ("/ready", "/stats/prometheus")
+ADMIN = "admin"
+STATUS_PATHS = {"/ready": ADMIN, "/stats/prometheus": ADMIN, MIRROR_COUNTERS_PATH: CLUSTER_MIRROR}
+# Copies of requests that may be on their way to the process that compares; more are dropped.
+MIRROR_REQUESTS = 64
 # Counters of revisions that are long gone are forgotten; one in use is never.
 EVICTION_INTERVAL = "86400s"
 DURATION_BUCKETS_MS = (1, 2, 3, 5, 7, 10, 15, 25, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000)
@@ -122,20 +132,56 @@ def _operator_cluster(settings: Settings, directory: Path) -> Config:
     }
 
 
-def _admin_cluster(directory: Path) -> Config:
-    address = {"pipe": {"path": str(admin_socket(directory))}}
+def _socket_cluster(name: str, path: Path) -> Config:
+    address = {"pipe": {"path": str(path)}}
     return {
-        "name": "admin",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": "admin",
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
 
 
-def _status_route(path: str) -> Config:
+def _mirror_cluster(directory: Path) -> Config:
+    """The process that compares answers; when it hangs, copies are dropped and nothing waits."""
+    few = {
+        "max_connections": MIRROR_REQUESTS,
+        "max_pending_requests": 1,
+        "max_requests": MIRROR_REQUESTS,
+    }
+    return _socket_cluster(CLUSTER_MIRROR, mirror_socket(directory)) | {
+        "circuit_breakers": {"thresholds": [few]}
+    }
+
+
+def _replay_listener(directory: Path) -> Config:
+    """Takes what is to be answered by a revision of the sender's choice: only this process's user can."""
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": HEADER_CLUSTER, "timeout": f"{TIMEOUT_SECONDS}s"},
+        "request_headers_to_remove": [HEADER_CLUSTER],
+    }
+    manager = typed(
+        "http",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="replay",
+        generate_request_id=False,
+        route_config={"virtual_hosts": [{"name": "replay", "domains": ["*"], "routes": [route]}]},
+        http_filters=[
+            typed("router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
+        ],
+    )
+    return {
+        "name": "replay",
+        "address": {"pipe": {"path": str(replay_socket(directory)), "mode": 0o600}},
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _status_route(path: str, cluster: str) -> Config:
     """Exactly this path, without a query: nothing else of the administration is reachable."""
     return {
         "match": {
@@ -145,7 +191,7 @@ def _status_route(path: str) -> Config:
                 {"name": ":method", "string_match": {"exact": "GET"}},
             ],
         },
-        "route": {"cluster": "admin", "timeout": "10s"},
+        "route": {"cluster": cluster, "timeout": "10s"},
     }
 
 
@@ -166,7 +212,7 @@ def _status_listener(settings: Settings, process: str) -> Config:
                     "response_headers_to_add": [
                         {"header": {"key": HEADER_PROCESS, "value": process}}
                     ],
-                    "routes": [_status_route(path) for path in STATUS_PATHS],
+                    "routes": list(starmap(_status_route, STATUS_PATHS.items())),
                 }
             ]
         },
@@ -204,10 +250,15 @@ def bootstrap(settings: Settings, directory: Path) -> Config:
         },
         "cluster_manager": {"enable_deferred_cluster_creation": True},
         "static_resources": {
-            "clusters": [_operator_cluster(settings, directory), _admin_cluster(directory)],
+            "clusters": [
+                _operator_cluster(settings, directory),
+                _socket_cluster(ADMIN, admin_socket(directory)),
+                _mirror_cluster(directory),
+            ],
             "listeners": [
                 clients_listener(settings),
                 _status_listener(settings, process=uuid.uuid4().hex),
+                _replay_listener(directory),
             ],
         },
         "stats_flush_interval": "1s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ log = logging.getLogger("kohort.gateway")
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 5
+RESTART_SECONDS = 5
 PR_SET_PDEATHSIG = 1
 
 
@@ -151,12 +153,41 @@ def run(settings: Settings) -> int:
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
+        comparer = _Comparer(directory)
         while envoy.poll() is None and not stop.wait(POLL_SECONDS):
-            pass
+            comparer.keep()
         if envoy.poll() is None:
             _drain(settings, admin_socket(directory), envoy)
         status = envoy.wait()
+        comparer.stop()
     return 0 if stop.is_set() and status in (0, -signal.SIGTERM) else _exit_status(status)
+
+
+class _Comparer:
+    """The process that compares mirrored answers: started again when it ends, missed by nobody."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = -math.inf
+
+    def keep(self) -> None:
+        """Start it if it does not run, not more often than once in a while."""
+        runs = self._process is not None and self._process.poll() is None
+        if runs or time.monotonic() - self._started < RESTART_SECONDS:
+            return
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kohort.gateway.mirror", str(self._directory)],
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+    def stop(self) -> None:
+        """End it; what it compares is lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _exit_status(status: int) -> int:

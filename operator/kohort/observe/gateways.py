@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -99,7 +99,7 @@ _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
 _ARM = LABEL_ARM.encode()
 
 
-def _arm(name: str) -> tuple[ModelKey, str] | None:
+def arm(name: str) -> tuple[ModelKey, str] | None:
     """Model and revision of a cluster; None for a request that had none."""
     parts = name.split("/")
     return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
@@ -121,15 +121,15 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
     for reasons of their own leave both arms alike.
     """
     counts: dict[Cohort, dict[Slot, Count]] = {}
-    arms: dict[bytes, tuple[ModelKey, str] | None] = {}
+    known: dict[bytes, tuple[ModelKey, str] | None] = {}
     for line, value in _LINE.findall(text):
         labels = dict(_LABEL.findall(line))
         name = labels.get(_ARM, b"")
-        if name not in arms:
-            arms[name] = _arm(name.decode())
-        if (arm := arms[name]) is None:
+        if name not in known:
+            known[name] = arm(name.decode())
+        if (found := known[name]) is None:
             continue
-        key, revision = arm
+        key, revision = found
         slots = counts.setdefault((key, labels[b"cohort"].decode()), {})
         number, code = labels.get(b"slot", b""), labels.get(b"code", b"0")
         slot = Slot(revision, int(number) if number.isdigit() else None)
@@ -142,6 +142,18 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
             else Count(before.requests + requests, before.failed + lost)
         )
     return counts
+
+
+@dataclass(frozen=True)
+class Page:
+    """Counters that a gateway tells: where, what of, and how they are read."""
+
+    path: str
+    told: str
+    parse: Callable[[bytes], dict[Cohort, dict[Slot, Count]]]
+
+
+COUNTERS = Page("/stats/prometheus", "counters", parse)
 
 
 class _TooLongError(Exception):
@@ -173,19 +185,23 @@ _ERRORS = (aiohttp.ClientError, TimeoutError, OSError, _TooLongError)
 
 
 async def _counters(
-    session: aiohttp.ClientSession, gateway: GatewayAddress
+    session: aiohttp.ClientSession, gateway: GatewayAddress, page: Page
 ) -> tuple[str, dict[Cohort, dict[Slot, Count]]]:
-    url = _url(gateway.address, gateway.status_port, "/stats/prometheus")
+    url = _url(gateway.address, gateway.status_port, page.path)
     timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
     async with session.get(url, timeout=timeout) as response:
         response.raise_for_status()
         process = response.headers.get(HEADER_PROCESS, "")
         text = await _read(response, MAX_SCRAPE_BYTES)
-    counts = parse(text) if len(text) < _INLINE_BYTES else await asyncio.to_thread(parse, text)
+    counts = (
+        page.parse(text) if len(text) < _INLINE_BYTES else await asyncio.to_thread(page.parse, text)
+    )
     return f"{gateway.name}/{process}", counts
 
 
-async def scrape(session: aiohttp.ClientSession, gateways: Iterable[GatewayAddress]) -> Scrape:
+async def scrape(
+    session: aiohttp.ClientSession, gateways: Iterable[GatewayAddress], page: Page = COUNTERS
+) -> Scrape:
     """Read the counters of all gateways at once; one that cannot be read is an error in the result."""
     places = asyncio.Semaphore(CONCURRENCY)
     counts: dict[Cohort, dict[str, SlotCounts]] = {}
@@ -195,9 +211,9 @@ async def scrape(session: aiohttp.ClientSession, gateways: Iterable[GatewayAddre
     async def read(gateway: GatewayAddress) -> None:
         try:
             async with places:
-                process, found = await _counters(session, gateway)
+                process, found = await _counters(session, gateway, page)
         except _ERRORS as error:
-            errors.append(f"counters of gateway {gateway.name}: {_why(error)}")
+            errors.append(f"{page.told} of gateway {gateway.name}: {_why(error)}")
             return
         processes.append(process)
         for cohort, slots in found.items():

@@ -12,6 +12,7 @@ from kohort.analysis.timestamps import from_time
 from kohort.api.quantity import seconds, share
 from kohort.api.spec import GPUCapacity, Spec, Step
 from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
+from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.outcome import Event, EventType
 from kohort.plan.world import World
 
@@ -66,8 +67,9 @@ class Context:
 
     @property
     def alpha(self) -> float:
-        """One check's share of falseRollback, over all cohorts and metrics."""
-        checks = len(self.spec.cohorts) * len(self.spec.analysis.metrics)
+        """One check's share of falseRollback, over all cohorts and metrics, mirrors included."""
+        mirrors = sum(any(step.mirror for step in c.steps) for c in self.spec.cohorts)
+        checks = len(self.spec.cohorts) * len(self.spec.analysis.metrics) + mirrors
         return share(self.spec.analysis.false_rollback) / checks
 
     @property
@@ -132,11 +134,14 @@ def label(status: Status, name: str) -> str:
     return f"v{revision.number}" if revision else name
 
 
-def routes(spec: Spec, status: Status) -> tuple[tuple[str, str, str, int, str], ...]:
+def routes(spec: Spec, status: Status) -> tuple[tuple[str, str, str, int, str, int], ...]:
     """What of a status decides where requests go: that of the cohorts that the spec lists."""
     known = {c.name: c for c in status.cohorts if c.stable}
-    listed = (known[c.name] for c in spec.cohorts if c.name in known)
-    return tuple((c.name, c.stable, c.canary, c.weight, c.salt) for c in listed)
+    listed = ((cohort, known[cohort.name]) for cohort in spec.cohorts if cohort.name in known)
+    return tuple(
+        (c.name, c.stable, c.canary, c.weight, c.salt, mirrored_percent(cohort, c))
+        for cohort, c in listed
+    )
 
 
 def referenced(status: Status) -> frozenset[str]:

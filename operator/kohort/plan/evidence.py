@@ -6,6 +6,7 @@ from datetime import datetime
 
 from msgspec import structs
 
+from kohort.analysis import mirroring
 from kohort.analysis.sequential import (
     Rates,
     Trial,
@@ -16,15 +17,39 @@ from kohort.analysis.sequential import (
     unseen_since,
 )
 from kohort.analysis.timestamps import from_time
-from kohort.analysis.wording import unseen_message
+from kohort.analysis.wording import NO_PAIRS, unseen_message
 from kohort.api.status import CohortStatus, Evidence, Verdict
+from kohort.contract import MIRROR
 from kohort.plan.context import Context
 
 
 def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
-    """Evidence from when a step's weight is in effect: fresh before the first, carried on by others."""
-    if cohort.evidence:
-        return tuple(relabelled(e, cohort.weight) for e in cohort.evidence)
+    """Evidence from when a step's weight is in effect: fresh if it is the first of its kind (metrics,
+    or the mirror), else carried on."""
+    if not deciding(cohort):
+        fresh = _metrics(context, cohort) if cohort.weight else (_mirror(context, cohort),)
+        return (*fresh, *cohort.evidence)
+    return tuple(
+        e if e.metric == mirroring.METRIC else relabelled(e, cohort.weight) for e in cohort.evidence
+    )
+
+
+def deciding(cohort: CohortStatus) -> tuple[Evidence, ...]:
+    """The evidence that the step in hand gathers: at weight 0 the mirror's, else that of the metrics."""
+    mirror = not cohort.weight
+    return tuple(e for e in cohort.evidence if (e.metric == mirroring.METRIC) == mirror)
+
+
+def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
+    return mirroring.begin(
+        context.world.readings.get(cohort.name + MIRROR),
+        canary=cohort.canary,
+        stable=cohort.stable,
+        now=context.now,
+    )
+
+
+def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     reading = context.world.readings.get(cohort.name)
     return tuple(
         begin(metric, reading, _trial(cohort), cohort.weight, context.now)
@@ -34,18 +59,46 @@ def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
 
 def watched(context: Context, cohort: CohortStatus) -> CohortStatus:
     """The cohort with what its counters brought, if they were read and there is a canary to judge."""
-    reading = context.world.readings.get(cohort.name)
-    if reading is None or not cohort.canary or not cohort.evidence:
+    if not cohort.canary:
         return cohort
-    known = {e.metric: e for e in cohort.evidence}
+    return structs.replace(
+        cohort, evidence=(*_counted(context, cohort), *_compared(context, cohort))
+    )
+
+
+def _compared(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
+    """The mirror's evidence, carried on."""
+    reading = context.world.readings.get(cohort.name + MIRROR)
+    return tuple(
+        e
+        if reading is None
+        else mirroring.advance(
+            e,
+            reading,
+            canary=cohort.canary,
+            stable=cohort.stable,
+            alpha=context.alpha,
+            now=context.now,
+        )
+        for e in cohort.evidence
+        if e.metric == mirroring.METRIC
+    )
+
+
+def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
+    """The metrics' evidence, carried on."""
+    counted = tuple(e for e in cohort.evidence if e.metric != mirroring.METRIC)
+    reading = context.world.readings.get(cohort.name)
+    if reading is None or not counted:
+        return counted
+    known = {e.metric: e for e in counted}
     trial, rates = _trial(cohort), Rates(context.alpha, context.beta)
-    evidence = tuple(
+    return tuple(
         advance(known[metric.name], reading, trial, metric, rates, context.now)
         if metric.name in known
         else begin(metric, reading, trial, cohort.weight, context.now)
         for metric in context.spec.analysis.metrics
     )
-    return structs.replace(cohort, evidence=evidence)
 
 
 def _trial(cohort: CohortStatus) -> Trial:
@@ -64,7 +117,7 @@ def harm(cohort: CohortStatus) -> Evidence | None:
 
 def untrusted(cohort: CohortStatus) -> str:
     """Why counters cannot be trusted now; empty when they can."""
-    return next((e.message for e in cohort.evidence if e.verdict is Verdict.METRICS_ERROR), "")
+    return next((e.message for e in deciding(cohort) if e.verdict is Verdict.METRICS_ERROR), "")
 
 
 def unseen(cohort: CohortStatus, since: str | None) -> str:
@@ -72,18 +125,19 @@ def unseen(cohort: CohortStatus, since: str | None) -> str:
     if since is None:
         return ""
     moment = from_time(since)
-    missing = (unseen_since(e, moment) for e in cohort.evidence)
-    return next((unseen_message(arms) for arms in missing if arms), "")
+    missing = (unseen_since(e, moment) for e in deciding(cohort))
+    told = (unseen_message(arms) if cohort.weight else NO_PAIRS for arms in missing if arms)
+    return next(told, "")
 
 
 def read_since(cohort: CohortStatus, moment: datetime) -> bool:
     """Whether every counter was read completely at or after a moment."""
-    return all(e.updated is not None and from_time(e.updated) >= moment for e in cohort.evidence)
+    return all(e.updated is not None and from_time(e.updated) >= moment for e in deciding(cohort))
 
 
 def unproven(context: Context, cohort: CohortStatus) -> str:
     """What a proof of non-inferiority still lacks; empty when it is there for every metric."""
-    lacking = next((e for e in cohort.evidence if e.verdict is not Verdict.PASS), None)
+    lacking = next((e for e in deciding(cohort) if e.verdict is not Verdict.PASS), None)
     if lacking is None:
         return ""
     if lacking.verdict is Verdict.METRICS_ERROR:

@@ -15,6 +15,7 @@ from kohort.plan import evidence
 from kohort.plan.capacity import reachable_weight
 from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_message
 from kohort.plan.context import cut, decided, normal
+from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.turn import Change, Turn
 
 _BLIND = (
@@ -30,11 +31,10 @@ def begin_step(turn: Turn) -> Change | None:
         return None
     if not cohort.weight and turn.missing_pods(cohort.canary, 0):
         return None
-    judged = evidence.begun(turn.context, cohort) if _compared(turn) else cohort.evidence
     cohort = structs.replace(
         cohort,
         step_started_at=to_time(turn.context.now),
-        evidence=judged,
+        evidence=evidence.begun(turn.context, cohort) if _compared(turn) else cohort.evidence,
         urged=None if cohort.urged is Urged.NEXT else cohort.urged,
         message=f"{cohort.weight}% of clients are on {turn.label(cohort.canary)}",
     )
@@ -132,7 +132,12 @@ def start(turn: Turn) -> Change | None:
 def watch(turn: Turn) -> Change | None:
     """Clients that are on their way to a step's weight, as far as pods allow, are watched too."""
     cohort = turn.cohort
-    if not _compared(turn) or cohort.evidence or _on_step(turn) or not turn.context.in_effect:
+    if (
+        not _compared(turn)
+        or evidence.deciding(cohort)
+        or _on_step(turn)
+        or not turn.context.in_effect
+    ):
         return None
     return Change(structs.replace(cohort, evidence=evidence.begun(turn.context, cohort)))
 
@@ -236,8 +241,10 @@ def _awaited(turn: Turn) -> str:
 
 
 def _compared(turn: Turn) -> bool:
-    """Whether both arms have clients, and their gateways count them."""
-    return 0 < turn.cohort.weight < 100 and turn.context.own_gateways
+    """Whether both arms have clients, or answer mirrored requests, and their gateways count them."""
+    cohort = turn.cohort
+    answering = 0 < cohort.weight < 100 or mirrored_percent(turn.spec, cohort) > 0
+    return answering and turn.context.own_gateways
 
 
 def _on_step(turn: Turn) -> bool:

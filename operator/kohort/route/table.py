@@ -11,6 +11,7 @@ from msgspec import structs
 
 from kohort.api.spec import Spec
 from kohort.api.status import Status
+from kohort.plan.mirroring import mirrored_percent
 
 PREVIEW = "/preview"
 """Ends what previews of a cohort are counted as, which is no cohort's name."""
@@ -42,6 +43,7 @@ class CohortRoute:
     ``matches``: any of them, all headers of it; empty matches everybody.
     ``weight``: percentage of clients on ``canary``; ``canary`` is empty outside a rollout.
     ``preview``: the revision for requests that ask for the preview; empty where they are like all others.
+    ``mirror``: percentage of requests that both arms answer once more, for nobody but a comparison.
     """
 
     name: str
@@ -51,6 +53,7 @@ class CohortRoute:
     weight: int
     salt: str
     preview: str = ""
+    mirror: int = 0
 
     @property
     def told(self) -> str:
@@ -117,7 +120,7 @@ def with_fallback(table: RouteTable, serving: Container[str]) -> RouteTable:
         if cohort.canary in serving:
             return cohort
         weight = 0 if cohort.stable in serving else cohort.weight
-        return replace(cohort, weight=weight, preview="")
+        return replace(cohort, weight=weight, preview="", mirror=0)
 
     return replace(table, cohorts=tuple(served(cohort) for cohort in table.cohorts))
 
@@ -159,6 +162,7 @@ def route_table(key: ModelKey, spec: Spec, status: Status, life: str = "") -> Ro
             weight=known[cohort.name].weight,
             salt=known[cohort.name].salt,
             preview=known[cohort.name].canary if header else "",
+            mirror=mirrored_percent(cohort, known[cohort.name]),
         )
         for cohort in spec.cohorts
         if cohort.name in known

@@ -18,6 +18,7 @@ from kohort.act.permissions import LEASE
 from kohort.act.sink import Sink
 from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
+from kohort.observe.mirrors import scrape_mirrors
 from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
@@ -167,6 +168,7 @@ class Operator:
             models=caches.models,
             gateways=fleet.ready,
             scrape=lambda who: gateways.scrape(session, who),
+            mirrors=lambda who: scrape_mirrors(session, who),
             reconciler=reconciler,
             wake=self._queue.add,
             interval=settings.scrape_interval,

@@ -9,8 +9,10 @@ from dataclasses import replace
 from kohort.analysis.reading import Reading
 from kohort.analysis.shares import Requests, requests, shares
 from kohort.api.status import CohortStatus
+from kohort.contract import MIRROR
 from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.observe.slots import SlotLedger
+from kohort.plan.mirroring import mirrored_percent
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Model, Models
 from kohort.runtime.reconcile import Reconciler, rolling
@@ -19,6 +21,13 @@ SHARES_SECONDS = 60.0
 """Between looks that are for the cohorts' shares alone, so that a rollout begins with them."""
 
 Look = Callable[[Sequence[GatewayAddress]], Awaitable[Scrape]]
+
+
+def _mirroring(model: Model) -> tuple[str, ...]:
+    """Names of the cohorts of which requests are mirrored."""
+    known = {cohort.name: cohort for cohort in model.status.cohorts}
+    cohorts = model.spec.cohorts if model.spec else ()
+    return tuple(c.name for c in cohorts if c.name in known and mirrored_percent(c, known[c.name]))
 
 
 class Scraper:
@@ -34,6 +43,7 @@ class Scraper:
         models: Models,
         gateways: Callable[[], Sequence[GatewayAddress]],
         scrape: Look,
+        mirrors: Look,
         reconciler: Reconciler,
         wake: Callable[[ModelKey], None],
         interval: float,
@@ -41,6 +51,7 @@ class Scraper:
         self._models = models
         self._gateways = gateways
         self._scrape = scrape
+        self._mirrors = mirrors
         self._reconciler = reconciler
         self._wake = wake
         self._interval = interval
@@ -69,6 +80,8 @@ class Scraper:
             known = {model.key for model in self._models}
             self._counted = {key: seen for key, seen in self._counted.items() if key in known}
         scrape = await self._scrape(gateways)
+        mirrored = any(_mirroring(model) for model in self._models if _judged(model))
+        mirrors = await self._mirrors(gateways) if mirrored else {}
         # Status as it is now: a weight of 0 says that no request in the scrape had the canary.
         models = [model for model in self._models if model.own_gateways]
         judged = [model for model in models if _judged(model)]
@@ -76,10 +89,11 @@ class Scraper:
         for model in models if due else judged:
             self._reconciler.take_shares(model.key, self._shares(model, scrape))
         for model in judged:
-            self._reconciler.take_readings(
-                model.key,
-                {c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary},
-            )
+            clients = {
+                c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary
+            }
+            pairs = {name + MIRROR: mirrors[model.key, name + MIRROR] for name in _mirroring(model)}
+            self._reconciler.take_readings(model.key, clients | pairs)
             self._wake(model.key)
 
     def _shares(self, model: Model, scrape: Scrape) -> Mapping[str, float]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from kohort.analysis.split import split
 from kohort.contract import (
+    CLUSTER_MIRROR,
     FILTERS_HOST,
     HEADER_COHORT,
+    HEADER_MIRROR,
     HEADER_REVISION,
     HEADER_SCOPE,
     HEADER_SLOT,
@@ -117,6 +121,22 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
     )
 
 
+def _mirror_policy(
+    key: ModelKey, cohort: CohortRoute
+) -> route_components_pb2.RouteAction.RequestMirrorPolicy:
+    """Send a copy of some requests to the gateway's own process that compares answers."""
+    arms = ",".join(cluster_name(key, revision) for revision in (cohort.stable, cohort.canary))
+    return route_components_pb2.RouteAction.RequestMirrorPolicy(
+        cluster=CLUSTER_MIRROR,
+        runtime_fraction=base_pb2.RuntimeFractionalPercent(
+            default_value=percent_pb2.FractionalPercent(numerator=cohort.mirror)
+        ),
+        request_headers_mutations=[
+            mutation_rules_pb2.HeaderMutation(append=_header(HEADER_MIRROR, arms))
+        ],
+    )
+
+
 def _without_prefix(key: ModelKey) -> regex_pb2.RegexMatchAndSubstitute | None:
     """Take the prefix off a call by path and leave one by host as it is."""
     prefix = path_prefix(key)
@@ -133,6 +153,8 @@ def _fill_action(
     action.timeout.seconds = TIMEOUT_SECONDS
     if (rewrite := _without_prefix(table.key)) is not None:
         action.regex_rewrite.CopyFrom(rewrite)
+    if cohort.mirror:
+        action.request_mirror_policies.append(_mirror_policy(table.key, cohort))
     if cohort.canary:
         action.weighted_clusters.MergeFromString(_weighted(table.key, cohort))
         action.hash_policy.extend(_hash_policies(table.client_key))
