@@ -16,6 +16,7 @@ from kohort.runtime.scraper import Scraper
 
 KEY = ModelKey("shop", "burger")
 GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
+PAIRS = {"g": {Slot("v1", None): Count(7, 1)}}
 
 
 class Told:
@@ -32,12 +33,14 @@ class Told:
         self.shares = shares
 
 
-def models(**canaries: str) -> Models:
-    """One model with these cohorts and their canaries."""
+def models(*mirrored: str, **canaries: str) -> Models:
+    """One model with these cohorts and their canaries; the first step of some mirrors requests."""
+    steps = [{"weight": 0, "mirror": {"percent": 10}, "hold": "1m"}]
+    listed = [{"name": n, "steps": steps} for n in mirrored] or [{"name": "everyone"}]
     cohorts = [{"name": n, "stable": "v1", "canary": c} for n, c in canaries.items()]
     content: dict[str, Any] = {
         "metadata": {"namespace": "shop", "name": "burger", "uid": "u", "resourceVersion": "1"},
-        "spec": {"model": {"uri": "file:///m.onnx"}},
+        "spec": {"model": {"uri": "file:///m.onnx"}, "cohorts": listed},
         "status": {"cohorts": cohorts},
     }
     known = Models(lambda _: None)
@@ -60,6 +63,9 @@ async def look_once(
         }
         return Scrape(0, counts, ("g",), errors)
 
+    async def mirrors(_: Sequence[GatewayAddress]) -> Scrape:
+        return Scrape(0, {(KEY, f"{name}/mirror"): PAIRS for name in requests}, ("g",))
+
     def gateways() -> list[GatewayAddress]:
         looked.set()
         return [GATEWAY]
@@ -68,6 +74,7 @@ async def look_once(
         models=known,
         gateways=gateways,
         scrape=scrape,
+        mirrors=mirrors,
         reconciler=told,  # type: ignore[arg-type]
         wake=woken.append,
         interval=3600,
@@ -104,3 +111,12 @@ async def test_counters_that_could_not_all_be_read_tell_no_shares() -> None:
     assert told.shares == {}
     assert set(told.readings) == {"staff"}
     assert woken == [KEY]
+
+
+async def test_mirrored_requests_are_read_for_cohorts_on_such_a_step_alone() -> None:
+    known = models("staff", staff="v2", rest="v2")
+    told, _, _ = await look_once(known, {"staff": 1000, "rest": 1000})
+    assert told.readings.keys() == {"staff", "rest", "staff/mirror"}
+    assert told.readings["staff/mirror"] == Reading(0, {"g": {"v1": Count(7, 1)}})
+    told, _, _ = await look_once(models(staff="v2"), {"staff": 1000})
+    assert told.readings.keys() == {"staff"}

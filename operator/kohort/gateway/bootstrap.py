@@ -149,7 +149,7 @@ def _mirror_cluster(directory: Path) -> Config:
     """The process that compares answers; when it hangs, copies are dropped and nothing waits."""
     few = {
         "max_connections": MIRROR_REQUESTS,
-        "max_pending_requests": 1,
+        "max_pending_requests": MIRROR_REQUESTS,
         "max_requests": MIRROR_REQUESTS,
     }
     return _socket_cluster(CLUSTER_MIRROR, mirror_socket(directory)) | {

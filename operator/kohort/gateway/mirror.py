@@ -65,8 +65,8 @@ class Comparer:
         if len(arms) == 2 and request.method == "POST" and request.path.endswith("/infer"):
             stable, canary = arms
             cohort = request.headers.get(HEADER_COHORT, "")
+            body = await request.read()
             if len(self._tasks) < CONCURRENCY:
-                body = await request.read()
                 headers = replayed(request.headers, cohort)
                 work = self._compare(request.path_qs, headers, body, stable, canary, cohort)
                 task = asyncio.create_task(work)
