@@ -65,7 +65,7 @@ def plain_configuration(
     loaded endpoint; no retries, no access log, no header added or removed, no lookup of a host.
     """
     config = bootstrap(settings, directory)
-    listener, _ = config["static_resources"]["listeners"]
+    listener, *_ = config["static_resources"]["listeners"]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     for name in ("scoped_routes", "early_header_mutation_extensions", "access_log"):
         del manager[name]
