@@ -281,7 +281,7 @@ class Gateway:
     def comparer(self) -> int:
         """Process that compares mirrored answers; 0 while there is none."""
         return next(
-            (pid for pid, command in self._children() if "kohort.gateway.mirror" in command), 0
+            (pid for pid, command in self._children() if "kohort.gateway.comparer" in command), 0
         )
 
     def _children(self) -> list[tuple[int, str]]:

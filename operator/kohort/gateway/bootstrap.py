@@ -15,8 +15,8 @@ from kohort.contract import (
     MIRROR_COUNTERS_PATH,
 )
 from kohort.gateway.listener import STAT_PREFIX, STATS_SCOPE, clients_listener, typed
-from kohort.gateway.mirror import TIMEOUT_SECONDS, mirror_socket, replay_socket
 from kohort.gateway.settings import Settings
+from kohort.gateway.sockets import REPLAY_SECONDS, mirror_socket, replay_socket
 
 Config = dict[str, Any]
 
@@ -161,7 +161,7 @@ def _replay_listener(directory: Path) -> Config:
     """Takes what is to be answered by a revision of the sender's choice: only this process's user can."""
     route = {
         "match": {"prefix": "/"},
-        "route": {"cluster_header": HEADER_CLUSTER, "timeout": f"{TIMEOUT_SECONDS}s"},
+        "route": {"cluster_header": HEADER_CLUSTER, "timeout": f"{REPLAY_SECONDS}s"},
         "request_headers_to_remove": [HEADER_CLUSTER],
     }
     manager = typed(

@@ -178,7 +178,7 @@ class _Comparer:
             return
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kohort.gateway.mirror", str(self._directory)],
+            [sys.executable, "-m", "kohort.gateway.comparer", str(self._directory)],
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

@@ -24,11 +24,11 @@ from kohort.contract import (
     Outcome,
 )
 from kohort.gateway.answers import Answer, compared
+from kohort.gateway.sockets import REPLAY_SECONDS, mirror_socket, replay_socket
 
 CONCURRENCY = 8
 """Requests that are answered twice at a time; what more comes is dropped."""
 
-TIMEOUT_SECONDS = 30
 MAX_REQUEST_BYTES = 2 << 20
 MAX_ANSWER_BYTES = 4 << 20
 JSON_LENGTH = "inference-header-content-length"
@@ -39,16 +39,6 @@ _NOT_REPLAYED = frozenset(
 
 Key = tuple[str, str, str, Outcome]
 """Stable's and canary's cluster, cohort, and what came of it."""
-
-
-def mirror_socket(directory: Path) -> Path:
-    """Where Envoy sends copies of requests, and asks for counters."""
-    return directory / "mirror.sock"
-
-
-def replay_socket(directory: Path) -> Path:
-    """Where Envoy takes requests that name the revision that is to answer."""
-    return directory / "replay.sock"
 
 
 class Comparer:
@@ -133,7 +123,7 @@ def replayed(headers: Mapping[str, str], cohort: str) -> dict[str, str]:
 
 async def serve(directory: Path) -> None:
     """Run for ever; ``directory`` is Envoy's private one."""
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=REPLAY_SECONDS)
     connector = aiohttp.UnixConnector(str(replay_socket(directory)))
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         comparer = Comparer(session)
