@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs, yaml
 
+from kohort.analysis import mirroring
 from kohort.analysis.reading import Count, Reading, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin
 from kohort.api.spec import (
@@ -282,6 +283,8 @@ def test_traffic_is_that_of_the_newest_analysis() -> None:
     )
     assert traffic(CohortStatus(name="staff", evidence=(evidence,))) == 100
     assert traffic(CohortStatus(name="staff")) == 0
+    mirror = structs.replace(evidence, metric=mirroring.METRIC)
+    assert traffic(CohortStatus(name="staff", evidence=(mirror,))) == 0
     assert traffic(CohortStatus(name="staff", evidence=(Evidence(),))) == 0
 
 

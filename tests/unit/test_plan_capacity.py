@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from msgspec import structs
 
-from kohort.api.spec import GPU, GPUCapacity, Spec
+from kohort.api.spec import GPU, GPUCapacity, Mirror, Spec
 from kohort.api.status import CohortPhase, Phase
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
-from tests.unit.plan_simulation import NAME, Cluster, Cohort, Step, model, serving
+from tests.unit.plan_simulation import NAME, START, Cluster, Cohort, Step, model, serving
 
 SWAP = GPU(capacity=GPUCapacity.SWAP)
 STAFF = Cohort(name="staff", steps=(Step(weight=100, hold="1m"),))
@@ -242,6 +244,19 @@ def test_the_weight_of_a_swap_follows_the_pods_and_its_clients_are_watched_on_th
     assert list(seen) == [0, 25, 50, 100]
     assert seen[25]
     assert seen[50]
+
+
+def test_clients_on_their_way_are_watched_also_after_a_step_of_mirrored_requests() -> None:
+    steps = Step(weight=0, mirror=Mirror(percent=10), hold="10s"), Step(weight=100)
+    cluster = serving(swap(1, 4, *steps))
+    cluster.gpus = 4
+    cluster.edit(swap(2, 4, *steps))
+    seen: dict[int, set[str]] = {}
+    while not cluster.finished():
+        cluster.tick(1)
+        seen[cluster.cohort().weight] = {e.metric for e in cluster.cohort().evidence}
+        assert cluster.now < START + timedelta(minutes=5), cluster.status.message
+    assert seen[25] == seen[50] == {"mirror", "errors"}
 
 
 def test_harm_on_the_way_of_a_swap_gives_all_pods_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from kohort.analysis import mirroring
 from kohort.analysis.betting import PROOF_BETS, Batch, log_factor, log_mean
 from kohort.analysis.reading import Count
 from kohort.analysis.timestamps import from_time
@@ -45,7 +46,8 @@ def least_requests(weight: int, analysis: Analysis) -> int:
 def traffic(cohort: CohortStatus) -> float:
     """Requests a second that a cohort's newest analysis saw; 0 when there was none."""
     for evidence in cohort.evidence:
-        if evidence.since and evidence.updated:
+        counts_clients = evidence.metric != mirroring.METRIC
+        if counts_clients and evidence.since and evidence.updated:
             elapsed = (from_time(evidence.updated) - from_time(evidence.since)).total_seconds()
             if elapsed > 0:
                 return (evidence.canary.requests + evidence.stable.requests) / elapsed
