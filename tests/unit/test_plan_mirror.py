@@ -88,6 +88,24 @@ def test_counts_that_cannot_be_read_hold_the_step_and_say_so() -> None:
     cluster.until(Cluster.finished)
 
 
+def test_time_before_pairs_could_first_be_counted_does_not_count() -> None:
+    cluster = serving(model(1, cohorts=(EVERYONE,)))
+    cluster.edit(model(2, cohorts=(EVERYONE,)))
+    while not cluster.cohort().step_started_at:
+        cluster.pass_time(5)
+        cluster.start_pods()
+        cluster.update_gateways()
+        cluster.decide()
+    cluster.pass_time(600)
+    cluster.tick()
+    cluster.tick()
+    assert cluster.cohort().evidence[0].canary.requests > 0
+    for _ in range(10):
+        assert cluster.cohort().weight == 0
+        cluster.tick()
+    cluster.until(Cluster.finished)
+
+
 def test_pairs_in_which_both_fare_alike_never_send_anybody_back() -> None:
     cluster = mirroring()
     for _ in range(20):

@@ -54,6 +54,7 @@ def advance(
     packed = _packed(reading, canary, stable)
     new, sources = new_requests(state.sources, packed, canary, stable, complete=state.complete)
     pairs, alone = new.canary.requests, new.stable.failed
+    known_before = state.at > 0
     batch = Batch(new.canary, Count(pairs, alone))
     seen = now.timestamp() if pairs else state.canary_seen
     state = structs.replace(
@@ -87,6 +88,8 @@ def advance(
         message=message,
         canary=of_canary,
         stable=of_stable,
+        # As for metrics: without a snapshot time began to count with the first look.
+        since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
         state=encode(state),
     )
