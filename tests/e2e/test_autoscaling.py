@@ -88,7 +88,7 @@ async def test_an_autoscaler_scales_every_arm_and_takes_no_canary_for_a_need(
         cohort = model.cohort("singles")
         return cohort.get("weight") == 50 and pods().get(cohort["canary"]) == pods_ready
 
-    async with model.served("v1", replicas=4, cohorts=cohorts(hold="1h")) as traffic:
+    async with model.served("v1", replicas=4, cohorts=cohorts(hold="1h"), keepWarm="0s") as traffic:
         model.kubectl.apply(autoscaler(model, metric))
         try:
             await in_thread("it is content", partial(settled, 4), PATIENCE)
