@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "no replicas": (put("spec.replicas", 0), "should be greater than or equal to 1"),
     "hold and until": (
         put("spec.cohorts.0.steps", [{"weight": 5, "hold": "1m", "until": "NonInferior"}]),
-        "not both",
+        "set one of hold, until and pause",
     ),
 }
 
