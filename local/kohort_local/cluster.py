@@ -204,14 +204,24 @@ class Cluster:
         return self.state_dir / "logs" / f"{part}.log"
 
     def start(self, part: str) -> None:
-        """Start a part that was stopped; returns when the API server is ready again."""
+        """Start a part that was stopped; returns when the API server is ready again.
+
+        With the API server its clients of the control plane start anew. Elsewhere they have lost
+        their leases and are started by their kubelet; here they hold none, and would wait for up
+        to a minute after some failed attempts to reconnect.
+        """
         state = self._require_state()
         with self._locked():
             if self._running(part):
                 return
-            self._start(self._layout(state, binaries.directory()), part)
+            layout = self._layout(state, binaries.directory())
+            self._start(layout, part)
             if part in CONTROL_PLANE[:2] and self._running("kube-apiserver"):
                 self._await("kube-apiserver", self._ready)
+                for name in CONTROL_PLANE[2:]:
+                    if running := self._running(name):
+                        process.stop([running], grace=0)
+                        self._start(layout, name)
 
     def stop(self, part: str) -> None:
         """End a part as a shutdown would; after 5 s it is killed."""

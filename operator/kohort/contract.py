@@ -53,8 +53,9 @@ SLOTS = 256
 UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
-# The gateway's counters as Prometheus shows them: one per (arm, cohort, slot, code, flags), where an
-# arm is NAMESPACE/NAME/REVISION, and a code is that of HTTP, ``/``, and the status of gRPC or ``-``.
+# The gateway's counters as Prometheus shows them: one per (arm, cohort, slot, code), where an arm is
+# NAMESPACE/NAME/REVISION, and a code is HTTP/GRPC/FLAGS: 503/-/UF is an answer of HTTP that has no
+# status of gRPC and that Envoy gave itself, as its flags say; 200/13/- is a failed call of gRPC.
 METRIC_REQUESTS = "envoy_kohort_requests"
 METRIC_DURATION = "envoy_kohort_duration"
 LABEL_ARM = "arm"

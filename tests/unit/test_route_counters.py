@@ -41,7 +41,7 @@ def test_every_request_is_counted_once_by_arm_and_slot(
 ) -> None:
     lines = [
         f'{METRIC_REQUESTS}{{arm="shop/burger/{revision}",cohort="everyone",'
-        f'slot="{"" if slot is None else slot}",code="{code}",flags="{flags}"}} {number}'
+        f'slot="{"" if slot is None else slot}",code="{code}/{flags}"}} {number}'
         for (revision, slot, code, flags), number in counted.items()
     ]
     text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
@@ -56,14 +56,14 @@ def test_every_request_is_counted_once_by_arm_and_slot(
 def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
     text = "".join(
         f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",slot="1",'
-        f'code="{code}",flags="{flags}"}} {number}\n'
+        f'code="{code}/{flags}"}} {number}\n'
         for code, flags, number in (("0/-", "DC", 7), ("200/-", "DC", 5), ("0/-", "UC", 2))
     )
     assert parse(text.encode()) == {(KEY, "everyone"): {Slot("r1", 1): Count(14, 9)}}
 
 
 def test_requests_that_reached_no_model_are_passed_over() -> None:
-    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404",flags="NR"}} 3\n'
+    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404/-/NR"}} 3\n'
     assert parse(line.encode()) == {}
 
 

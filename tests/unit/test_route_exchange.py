@@ -311,6 +311,27 @@ def test_a_refused_table_leaves_its_model_as_it_was_and_others_alone() -> None:
     assert gateway.in_force()[KEYS[0]] == name_of(table(KEYS[0], "r1", "r2", 25))
 
 
+def test_a_model_that_cannot_be_rendered_stays_as_it_was_and_holds_up_no_other() -> None:
+    catalogue, gateway = Catalogue(), GatewayModel()
+    for key in KEYS:
+        catalogue.publish(table(key, "r1", "", 0), {"r1": (ENDPOINT,)})
+    exchange = connected(catalogue, gateway)
+    before = gateway.in_force()[KEYS[0]]
+
+    no_port = Endpoint("10.0.0.2", -1)
+    catalogue.publish(table(KEYS[0], "r1", "r2", 50), {"r1": (ENDPOINT,), "r2": (no_port,)})
+    catalogue.publish(table(KEYS[1], "r1", "r2", 50), {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
+    for key in KEYS:
+        settle(exchange, gateway, exchange.update(key))
+    assert gateway.in_force()[KEYS[0]] == before
+    assert cluster_name(KEYS[1], "r2") in gateway.routed_clusters()
+    assert {refusal.key for refusal in exchange.refusals} == {KEYS[0]}
+
+    late = GatewayModel()
+    connected(catalogue, late)
+    assert cluster_name(KEYS[1], "r2") in late.routed_clusters()
+
+
 def test_a_prepared_table_is_in_force_with_one_small_message() -> None:
     catalogue, gateway = Catalogue(), GatewayModel()
     both = {"r1": (ENDPOINT,), "r2": (ENDPOINT,)}

@@ -104,9 +104,8 @@ def _counters() -> Config:
     ]
     answer = [
         _tag("slot", f"%REQ({HEADER_SLOT})%"),
-        # One tag for both, because most requests have no status of gRPC.
-        _tag("code", "%RESPONSE_CODE%/%GRPC_STATUS(NUMBER)%"),
-        _tag("flags", "%RESPONSE_FLAGS%"),
+        # One tag for all, because most requests have neither a status of gRPC nor a flag.
+        _tag("code", "%RESPONSE_CODE%/%GRPC_STATUS(NUMBER)%/%RESPONSE_FLAGS%"),
     ]
     requests = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)
     duration = METRIC_DURATION.removeprefix(_EXPORTED_PREFIX)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import aiohttp
 
@@ -105,9 +106,10 @@ def arm(name: str) -> tuple[ModelKey, str] | None:
     return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
 
 
+@lru_cache(maxsize=1024)
 def _failed(code: bytes) -> bool:
-    """Whether an answer with such a code counts as failed: that of HTTP, ``/``, the status of gRPC."""
-    http, _, status = code.partition(b"/")
+    """Whether an answer with such a code counts as failed: HTTP/GRPC/FLAGS."""
+    http, status, *_ = code.split(b"/")
     return failed(int(http) if http.isdigit() else 0) or (
         status.isdigit() and failed_grpc(int(status))
     )
@@ -131,7 +133,7 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
             continue
         key, revision = found
         slots = counts.setdefault((key, labels[b"cohort"].decode()), {})
-        number, code = labels.get(b"slot", b""), labels.get(b"code", b"0")
+        number, code = labels.get(b"slot", b""), labels.get(b"code", b"0/-/-")
         slot = Slot(revision, int(number) if number.isdigit() else None)
         requests = int(value)
         lost = requests if _failed(code) else 0

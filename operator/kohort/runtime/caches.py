@@ -45,6 +45,7 @@ GATEWAYS = {"labelSelector": f"{LABEL_COMPONENT}=gateway"}
 APPS, CORE, MODELS = "/apis/apps/v1", "/api/v1", f"/apis/{GROUP}/v1alpha1"
 GATEWAY_API = f"/apis/{GATEWAY_API_VERSION}"
 RETRY_SECONDS = 1.0
+SECOND_LIST_SECONDS = 5.0
 # The first lists are digested by then; later, a wave of changes.
 FIRST_TRIM_SECONDS, TRIM_SECONDS = 5.0, 60.0
 
@@ -86,12 +87,11 @@ class Caches:
         self._missed = asyncio.Event()
 
     async def fill(self, group: asyncio.TaskGroup) -> None:
-        """Returns once all caches are full; tasks in ``group`` keep them so.
+        """Returns once all caches are full; tasks in ``group`` keep them so, models apart.
 
         Waits for the CRD, which may be applied after the operator.
         """
-        await self._first_list()
-        self._source.start(self._missed.set)
+        models = group.create_task(self._first_list(), name="first list")
         for namespace in self._namespaces:
             self._follow(group, self.deployments, APPS, "deployments", parse_deployment, namespace)
             self._follow(group, self.records, APPS, "controllerrevisions", parse_record, namespace)
@@ -102,6 +102,7 @@ class Caches:
         self._follow(group, self.gateway_pods, CORE, "pods", parse_pod, own, GATEWAYS)
         for informer in self._informers:
             await informer.synced.wait()
+        await models
         # Not waited for: without their CRDs, models that do not use them are served all the same.
         for kind, store in self.routes.items():
             for namespace in self._namespaces:
@@ -109,6 +110,12 @@ class Caches:
         group.create_task(self._resync(), name="resync")
         group.create_task(_trim(), name="trim")
         self.filled = True
+
+    def watch_models(self) -> None:
+        """Hears of changed models from now on, and of all that have changed since the first list."""
+        self._source.start(self._missed.set)
+        # By then kopf has its own list. It says nothing of what was deleted between the two.
+        asyncio.get_running_loop().call_later(SECOND_LIST_SECONDS, self._missed.set)
 
     async def stop(self) -> None:
         """Ends what does not end with its task."""

@@ -57,7 +57,7 @@ class LeaseElection:
 
     async def acquire(self) -> None:
         """Returns once the lease is ours."""
-        while not await self._attempt():  # noqa: ASYNC110 — the other side is another machine
+        while not await self.attempt():  # noqa: ASYNC110 — the other side is another machine
             await asyncio.sleep(self._retry * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def hold(self) -> None:
@@ -67,7 +67,7 @@ class LeaseElection:
             try:
                 # A call that hangs must not outlive the lease.
                 async with asyncio.timeout_at(self._until):
-                    renewed = await self._attempt()
+                    renewed = await self.attempt()
             except TimeoutError:
                 log.warning("Renewing the lease took too long")
             else:
@@ -85,8 +85,8 @@ class LeaseElection:
         except ApiError as error:
             log.warning("The lease was not given back, it will expire: %s", error)
 
-    async def _attempt(self) -> bool:
-        """Takes or renews the lease if that is allowed."""
+    async def attempt(self) -> bool:
+        """Takes or renews the lease if that is allowed; returns whether it is ours."""
         asked = asyncio.get_running_loop().time()
         own, self._own = self._own, None
         try:
@@ -101,7 +101,7 @@ class LeaseElection:
                 self._own = await self._put(self._renewed(lease, mine=mine))
         except ApiError as error:
             if own and error.status in (CONFLICT, NOT_FOUND):
-                return await self._attempt()  # somebody else wrote it: look
+                return await self.attempt()  # somebody else wrote it: look
             if error.status != CONFLICT:
                 log.warning("Cannot reach the lease: %s", error)
             return False

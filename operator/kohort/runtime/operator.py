@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -44,6 +45,8 @@ CONFLICT = 409
 CERTIFICATE_CHECK_SECONDS = 3600.0
 STOP_GRACE_SECONDS = 2.0
 RETRY_SECONDS = 1.0
+# kopf lists all models once more, which would hold up the first passes of a leader with thousands.
+FIRST_PASSES_SECONDS = 10.0
 # Older than this, a pass or a watch does not wait for something: it hangs.
 STUCK_SECONDS = 600.0
 
@@ -74,6 +77,7 @@ class Operator:
         self._sink: Sink | None = None
         self._leading = False
         self._serving = False
+        self._passed = asyncio.Event()  # every model once, or there is nothing to pass here
         self._register_metrics()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -116,8 +120,11 @@ class Operator:
                 await self._routes.start(settings.listen_address, settings.routes_port, identity)
                 self._serving = True
                 group.create_task(self._renew_certificates(secrets), name="certificates")
+                group.create_task(self._watch_models(), name="models")
                 while True:
-                    await election.acquire()
+                    if not await election.attempt():
+                        self._passed.set()
+                        await election.acquire()
                     log.info("%s leads", settings.identity)
                     await self._lead(election, session)
                     log.warning("%s leads no more, and stands by", settings.identity)
@@ -176,6 +183,8 @@ class Operator:
         self._fleet, self._recorder, self._sink, self._leading = fleet, recorder, sink, True
         for model in caches.models:
             self._queue.add(model.key)
+        if not self._queue:
+            self._passed.set()
         work = [recorder.run(), scraper.run(), *([sink.run()] if sink else [])]
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:
@@ -207,7 +216,14 @@ class Operator:
                 log.exception("%s: trying again in %.1f s", key, self._queue.retry(key))
             finally:
                 self._queue.done(key)
+                if not self._queue:
+                    self._passed.set()
                 self.metrics.passes.labels(outcome).observe(clock() - began)
+
+    async def _watch_models(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._passed.wait(), FIRST_PASSES_SECONDS)
+        self._caches.watch_models()
 
     async def _renew_certificates(self, secrets: Secrets) -> None:
         while True:

@@ -8,6 +8,7 @@ is a conversation of its own: one that is refused holds up nobody else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,6 +20,8 @@ from google.protobuf import any_pb2
 from kohort.route.envoy.catalogue import Catalogue, Model
 from kohort.route.envoy.resource import Kind, Resource, owner
 from kohort.route.table import ModelKey
+
+log = logging.getLogger(__name__)
 
 Request: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
 Response: TypeAlias = discovery_pb2.DeltaDiscoveryResponse
@@ -131,7 +134,12 @@ class Exchange:
             if model is None:
                 return []
             known = self._known[key] = Known()
-        responses = self._take_away(known) if model is None else self._bring(model, known)
+        try:
+            responses = self._take_away(known) if model is None else self._bring(model, known)
+        except Exception as error:
+            # A defect met by one model must not end the stream, which is that of all models.
+            self._skip(key, error)
+            responses = []
         if self._first_scopes is not None:
             responses.extend(self._first_scopes_without(key))
         if model is None and known.empty:
@@ -221,8 +229,21 @@ class Exchange:
 
     def _endpoints(self, keys: Iterable[ModelKey]) -> list[Response]:
         """Many models' endpoints in one response: a gateway that starts asks for all at once."""
-        new = [resource for key in keys for resource in self._changed(key, Kind.ENDPOINTS)]
+        new: list[Resource] = []
+        for key in keys:
+            try:
+                new.extend(self._changed(key, Kind.ENDPOINTS))
+            except Exception as error:
+                self._skip(key, error)
         return [self._response(Kind.ENDPOINTS, new)] if new else []
+
+    def _skip(self, key: ModelKey, error: Exception) -> None:
+        """Leave a model as the gateway has it; a gateway that starts does without it."""
+        log.error("the routes of %s cannot be made: %s", key, error, exc_info=error)
+        if (model := self._catalogue.get(key)) is not None:
+            self.refusals.append(Refusal(key, model.version, f"cannot be made: {error}"))
+        if self._first_scopes is not None:
+            self._first_scopes.discard(key)
 
     def _bring(self, model: Model, known: Known) -> list[Response]:
         key = model.key

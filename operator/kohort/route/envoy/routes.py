@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -54,7 +55,13 @@ def _packed(message: Message) -> any_pb2.Any:
     return packed
 
 
-def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
+def _add(name: str, value: str) -> base_pb2.HeaderValueOption:
+    """For requests: what clients send under our names is gone by then, so nothing is looked for."""
+    return base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=name, value=value))
+
+
+def _set(name: str, value: str) -> base_pb2.HeaderValueOption:
+    """For answers, in which a pod may have said anything."""
     return base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key=name, value=value), append_action=_OVERWRITE
     )
@@ -66,7 +73,7 @@ def _share(cluster: str, slot: int, units: int) -> bytes:
     message.clusters.add(
         name=cluster,
         weight=wrappers_pb2.UInt32Value(value=units),
-        request_headers_to_add=[_header(HEADER_SLOT, str(slot))],
+        request_headers_to_add=[_add(HEADER_SLOT, str(slot))],
     )
     return bytes(message.SerializeToString(deterministic=True))
 
@@ -132,7 +139,7 @@ def _mirror_policy(
             default_value=percent_pb2.FractionalPercent(numerator=cohort.mirror)
         ),
         request_headers_mutations=[
-            mutation_rules_pb2.HeaderMutation(append=_header(HEADER_MIRROR, arms))
+            mutation_rules_pb2.HeaderMutation(append=_set(HEADER_MIRROR, arms))
         ],
     )
 
@@ -193,30 +200,28 @@ def _fill(
     match: tuple[HeaderMatch, ...],
 ) -> None:
     """One way to belong to a cohort. Filled in place: a split is too large to be copied about."""
-    revision = _header(HEADER_REVISION, _BY_CLUSTER if cohort.canary else cohort.stable)
+    revision = _BY_CLUSTER if cohort.canary else cohort.stable
     route.match.prefix = "/"
     route.match.headers.extend(_header_matcher(header) for header in match)
     # Counters are labelled by what stands in the request.
-    route.request_headers_to_add.extend((_header(HEADER_COHORT, cohort.name), revision))
-    route.response_headers_to_add.extend((_header(HEADER_COHORT, cohort.told), revision))
+    route.request_headers_to_add.extend(
+        (_add(HEADER_COHORT, cohort.name), _add(HEADER_REVISION, revision))
+    )
+    route.response_headers_to_add.extend(
+        (_set(HEADER_COHORT, cohort.told), _set(HEADER_REVISION, revision))
+    )
     _fill_action(route.route, table, cohort)
 
 
-def _version_route(table: RouteTable) -> route_components_pb2.Route:
+def _version_routes(table: RouteTable) -> Iterator[route_components_pb2.Route]:
     """Answer with the table's version: what is really in effect on the worker that is asked."""
-    return route_components_pb2.Route(
-        match=route_components_pb2.RouteMatch(
-            prefix="/",
-            headers=[
-                route_components_pb2.HeaderMatcher(
-                    name=":path", string_match=string_pb2.StringMatcher(suffix=TABLE_VERSION_PATH)
-                )
-            ],
-        ),
-        direct_response=route_components_pb2.DirectResponseAction(
-            status=200, body=base_pb2.DataSource(inline_string=table.version)
-        ),
-    )
+    for prefix in {path_prefix(table.key) or "": None, "": None}:
+        yield route_components_pb2.Route(
+            match=route_components_pb2.RouteMatch(path=f"{prefix}{TABLE_VERSION_PATH}"),
+            direct_response=route_components_pb2.DirectResponseAction(
+                status=200, body=base_pb2.DataSource(inline_string=table.version)
+            ),
+        )
 
 
 def _disabled() -> any_pb2.Any:
@@ -230,7 +235,7 @@ def route_configuration(table: RouteTable) -> Resource:
     virtual_host = message.virtual_hosts.add(
         name=str(table.key), domains=["*"], retry_policy=_retry_policy()
     )
-    virtual_host.routes.append(_version_route(table))
+    virtual_host.routes.extend(_version_routes(table))
     for cohort in table.cohorts:
         for match in merged(cohort.matches) or ((),):
             if table.preview and cohort.preview:
