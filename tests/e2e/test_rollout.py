@@ -6,7 +6,16 @@ import asyncio
 from functools import partial
 
 from kohort_local.install import Installation
-from tests.e2e.world import BATCHERS, QUICK, SINGLES, Model, in_thread, nobody_noticed, until
+from tests.e2e.world import (
+    BATCHERS,
+    QUICK,
+    SINGLES,
+    Model,
+    in_thread,
+    kill_processes,
+    nobody_noticed,
+    until,
+)
 
 
 async def test_a_better_model_is_promoted_in_every_cohort_and_no_client_notices(
@@ -39,12 +48,15 @@ async def test_a_cohort_whose_clients_fail_goes_back_alone(model: Model) -> None
 
 
 async def test_a_revision_that_fails_mirrored_requests_goes_back_before_it_has_a_client(
-    model: Model,
+    model: Model, installation: Installation
 ) -> None:
+    """Also when every operator is killed while requests are mirrored."""
     steps = [{"weight": 0, "mirror": {"percent": 100}, "hold": "2s"}, *QUICK]
     cohorts = [{**cohort, "steps": steps} for cohort in model.manifest("v2")["spec"]["cohorts"]]
     async with model.served("v2", cohorts=cohorts) as traffic:
         model.apply("v3", cohorts=cohorts)
+        await in_thread("requests are mirrored", lambda: model.cohort("batchers").get("canary"))
+        assert await asyncio.to_thread(kill_processes, installation.kubectl, "operator")
         await in_thread("each has its own", partial(model.serves, singles="v3", batchers="v2"))
     nobody_noticed(traffic.account)
     assert not traffic.account.refused("singles")
