@@ -185,7 +185,8 @@ class Operator:
             self._queue.add(model.key)
         if not self._queue:
             self._passed.set()
-        work = [recorder.run(), scraper.run(), *([sink.run()] if sink else [])]
+        work = [recorder.run(), scraper.run(), self._retry_when_back()]
+        work += [sink.run()] if sink else []
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -224,6 +225,12 @@ class Operator:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._passed.wait(), FIRST_PASSES_SECONDS)
         self._caches.watch_models()
+
+    async def _retry_when_back(self) -> None:
+        """An API server that was away is no reason to go on waiting once it is there again."""
+        while True:
+            await self._kube.back()
+            self._queue.retry_now()
 
     async def _renew_certificates(self, secrets: Secrets) -> None:
         while True:

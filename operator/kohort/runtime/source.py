@@ -31,8 +31,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # By default it waits up to 21 s, also for a server that has long been back.
-    settings.networking.error_backoffs = (1, 1, 2, 3, 3, 3, 3, 3)
+    # By default it waits up to 21 s, also for a server that has long been back, and then gives up.
+    settings.networking.error_backoffs = (1,) * 20
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.reconnect_backoff = 2
