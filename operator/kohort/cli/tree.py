@@ -39,6 +39,7 @@ STYLES = {
     "Terminating": "dim",
     "Paused": "bold yellow",
     "MetricsError": "yellow",
+    "RollingBack": "bold red",
     "RolledBack": "bold red",
     "Degraded": "bold red",
     "Fail": "bold red",
