@@ -134,6 +134,31 @@ def test_a_cohort_that_goes_back_with_another_is_rolling_back_until_it_is_there(
     assert list(dict.fromkeys(phases))[-2:] == ["RollingBack", "Degraded"]
 
 
+def test_a_deleted_record_is_made_again_if_the_spec_can_tell_what_was_in_it() -> None:
+    cluster = serving(model(1))
+    cluster.records.clear()
+    cluster.tick()
+    assert cluster.records == {cluster.desired: 1}
+    assert condition(cluster.status, "Recorded") is None
+
+
+def test_a_deleted_record_that_nobody_can_make_again_is_told_and_its_pods_serve_on() -> None:
+    cluster = serving(model(1))
+    good = cluster.desired
+    cluster.edit(model(2))
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.status.phase is Phase.DEGRADED)
+    number = cluster.records.pop(good)
+    for _ in range(5):
+        cluster.tick()
+    assert condition(cluster.status, "Recorded") == ("False", "RecordDeleted")
+    assert cluster.cohort().stable == good
+    assert cluster.pods[good].ready == 1
+    cluster.records[good] = number
+    cluster.tick()
+    assert condition(cluster.status, "Recorded") is None
+
+
 def test_an_outage_after_a_rollback_is_said_before_the_rollback() -> None:
     cluster = serving(model(1))
     good = cluster.desired

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kohort.api.quantity import seconds
-from kohort.api.spec import Cohort, HeaderMatch, Match, Spec, Step
+from kohort.api.spec import Cohort, GPUCapacity, HeaderMatch, Match, Spec, Step
 from kohort.cli.schema import Problem
 
 SHORTEST_COMPARISON = 60.0
@@ -27,6 +27,15 @@ def _replicas(spec: Spec) -> Iterator[Problem]:
         yield Problem(
             "spec.replicas",
             "one replica: clients get errors while its pod or node restarts; have two",
+        )
+
+
+def _swap(spec: Spec) -> Iterator[Problem]:
+    if spec.gpu and spec.gpu.capacity is GPUCapacity.SWAP and spec.replicas == 1:
+        yield Problem(
+            "spec.gpu.capacity",
+            "Swap with one replica: the only pod cannot make room without an outage, so a new "
+            "revision's pod waits until another GPU is free; have two replicas, or a GPU to spare",
         )
 
 
@@ -71,6 +80,7 @@ def _unreachable(spec: Spec) -> Iterator[Problem]:
 
 _LOOKS: tuple[Callable[[Spec], Iterator[Problem]], ...] = (
     _replicas,
+    _swap,
     _held,
     _deadline,
     _template,

@@ -22,6 +22,7 @@ from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circl
 from kohort.plan.context import Context, Draft, cut, label, referenced, warning
 from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
+from kohort.plan.revisions import asked_for
 
 # Reasons of a cohort that is back, of which an event has told, and beside which others may go on.
 _WENT_BACK = frozenset({"RolledBack", "Aborted", "Undone"})
@@ -39,6 +40,7 @@ def report(context: Context, draft: Draft) -> Draft:
         _ready(context, status),
         _reconciling(context, status, stalled),
         *addressing.conditions(context, status),
+        _recorded(context, status),
         stalled,
     )
     conditions = tuple(
@@ -177,6 +179,20 @@ def _reconciling(context: Context, status: Status, stalled: Told) -> Told:
             message(context, status),
         )
     return Told("Reconciling", None)
+
+
+def _recorded(context: Context, status: Status) -> Told:
+    """What the spec asks for is recorded again; of another revision nobody knows the pod template."""
+    known = context.world.recorded.keys() | {asked_for(context)}
+    lost = [r for r in status.revisions if r.name in referenced(status) and r.name not in known]
+    if not lost:
+        return Told("Recorded", None)
+    names = ", ".join(f"v{r.number} ({r.name})" for r in lost)
+    told = (
+        f"the ControllerRevision of {names} was deleted: pods serve on as they are, but can neither be "
+        "scaled nor made again; restore it from a backup, or apply another model"
+    )
+    return Told("Recorded", False, "RecordDeleted", told)
 
 
 def _stalled(context: Context, status: Status) -> Told:
