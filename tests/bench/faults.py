@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -109,6 +110,9 @@ class Rollouts:
         self._proxy.faults = NONE
         shown = " | ".join(f"{moment - began:.1f}" for moment in moments)
         lost, wrong = unserved(model, traffic), wrong_decisions(model)
+        for answer in traffic.account.lost[:5]:
+            seconds = answer.at - began
+            print(f"lost {seconds:+.1f} s after v2 was asked for: {answer.detail}", file=sys.stderr)
         return f"| {trouble.title} | {shown} | {traffic.account.total} | {lost} | {wrong} |"
 
     async def _until(self, what: str, condition: Callable[[], Any]) -> None:

@@ -35,7 +35,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = (1,) * 20
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
-    settings.watching.reconnect_backoff = 2
+    # Waited for after each 410, which every watch meets once on an API server that has started anew.
+    settings.watching.reconnect_backoff = 0.5
     # Small pages, and workers that end at once: each of them holds the whole object while it idles.
     settings.watching.chunk_size = 50
     settings.queueing.idle_timeout = 0.01
