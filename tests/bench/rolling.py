@@ -36,8 +36,9 @@ from tests.bench.scale import apply
 NAMESPACE = "default"
 MODELS = f"/apis/kohort.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments"
 CLIENTS = 20  # keys of each model
-WEIGHTS = range(30, 71, 2)  # so that both arms have clients among them from the first step on
-SCRAPE = "5s"
+# As many steps as there may be; both arms have clients among so few from the first one on.
+WEIGHTS = range(30, 78, 3)
+SCRAPE = 5.0  # seconds
 LOOK_SECONDS = 0.25
 WARM_SECONDS = 20.0
 PATIENCE = 600.0
@@ -135,8 +136,12 @@ class Operator:
 
 
 def model(number: int, version: int, seconds: float) -> dict[str, Any]:
-    """A ModelDeployment whose rollout takes a decision every so many seconds."""
-    steps = [{"weight": weight, "hold": f"{seconds:g}s"} for weight in WEIGHTS]
+    """A ModelDeployment whose rollout takes a decision every so many seconds.
+
+    A step ends with the first look at the counters after its hold.
+    """
+    hold = f"{max(1.0, seconds - SCRAPE):g}s"
+    steps = [{"weight": weight, "hold": hold} for weight in WEIGHTS]
     return {
         "apiVersion": "kohort.dev/v1alpha1",
         "kind": "ModelDeployment",
@@ -202,7 +207,11 @@ async def measure(cluster: Cluster, count: int, decision: float, seconds: float)
     """Brings all models into a rollout, and looks at the operator while they are."""
     address = f"{cluster.network.pod_prefix(1)}.1"
     installation = install(
-        cluster.kubeconfig, cluster.node_port_range, operators=1, gateways=1, scrape_interval=SCRAPE
+        cluster.kubeconfig,
+        cluster.node_port_range,
+        operators=1,
+        gateways=1,
+        scrape_interval=f"{SCRAPE:g}s",
     )
     found = installation.kubectl.get(
         "pods", "-n", manifests.NAMESPACE, "-l", "app.kubernetes.io/component=operator"
