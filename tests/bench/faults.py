@@ -93,6 +93,7 @@ class Rollouts:
             known = set(traffic.account.first_answer)
             began = time.monotonic()
             await asyncio.to_thread(model.apply, "v2")
+            applied = time.monotonic()
             await self._until(
                 "v2 is recorded", lambda: "controllerrevisions" in self._proxy.written
             )
@@ -101,6 +102,7 @@ class Rollouts:
             await self._until("v2 serves", partial(model.serves, singles="v2", batchers="v2"))
             everywhere = time.monotonic()
             moments = (
+                applied,
                 self._proxy.written["controllerrevisions"],
                 min(first[place] for place in first.keys() - known),
                 everywhere,
@@ -125,10 +127,10 @@ async def measure(directory: Path, seconds: float, only: str) -> None:
     trained = train(directory / "models")
     with faulty_world(directory) as (cluster, installation, proxy):
         print(
-            "| what is wrong | v2 recorded, s | first canary answer, s | v2 everywhere, s | requests "
-            "| lost | wrong decisions |"
+            "| what is wrong | v2 applied, s | recorded by Kohort, s | first canary answer, s "
+            "| v2 everywhere, s | requests | lost | wrong decisions |"
         )
-        print("|---|---|---|---|---|---|---|")
+        print("|---|---|---|---|---|---|---|---|")
         rollouts = Rollouts(cluster, proxy, seconds)
         for number, trouble in enumerate(t for t in TROUBLES if only in t.title):
             name = f"trouble-{number}"
