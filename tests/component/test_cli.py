@@ -228,7 +228,7 @@ def test_somebody_who_may_only_read_is_told_what_is_missing(
     path.write_bytes(yaml.encode(settings))
 
     assert kohort(cluster, "why", digits, KUBECONFIG=str(path)).returncode == 0
-    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1})
+    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1}, replicas=8)
     planned = kohort(cluster, "plan", "-f", edited, KUBECONFIG=str(path))
     assert planned.stdout.startswith("digits: a new revision, v4\n")
     assert "whether they are is not known: you may not list nodes" in one_line(planned.stdout)
@@ -272,7 +272,7 @@ def test_a_plan_is_told_from_what_the_cluster_has_and_changes_nothing(
 def test_a_plan_counts_the_gpus_that_are_free(
     cluster: Cluster, digits: str, tmp_path: Path
 ) -> None:
-    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1})
+    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1}, replicas=8)
     cluster.set_gpus(3)
     told = kohort(cluster, "plan", "-f", edited)
     cluster.set_gpus(0)
