@@ -156,11 +156,15 @@ def model(number: int, version: int, seconds: float) -> dict[str, Any]:
 
 
 async def ask_for(kube: Kube, version: int, count: int, decision: float, within: float) -> None:
-    """Applies a version of all models, evenly in a time."""
-    began = time.monotonic()
-    for number in range(count):
-        await asyncio.sleep(max(0.0, began + within * number / count - time.monotonic()))
-        await apply(kube, f"{MODELS}/model-{number}", model(number, version, decision))
+    """Applies a version of all models, evenly in a time if the API server can."""
+
+    async def ask(number: int) -> None:
+        await asyncio.sleep(within * number / count)
+        async with places:
+            await apply(kube, f"{MODELS}/model-{number}", model(number, version, decision))
+
+    places = asyncio.Semaphore(16)
+    await asyncio.gather(*map(ask, range(count)))
 
 
 async def watch(operator: Operator, seconds: float) -> list[float]:
@@ -176,6 +180,8 @@ def report(
     before: Page, after: Page, ages: list[float], seconds: float, others: Counter[str]
 ) -> None:
     """Prints what happened between two pages."""
+    rolling = (page.total("kohort_operator_models", phase="Analyzing") for page in (before, after))
+    print("{:.0f} models are in a rollout at the beginning, {:.0f} at the end".format(*rolling))
     print("\n| | p50, ms | p99, ms | max, ms |\n|---|---|---|---|")
     for title, name in (("a model waits for a pass", WAITS), ("a pass takes", PASSES)):
         shown = " | ".join(f"{1000 * quantile(before, after, name, q):.1f}" for q in (0.5, 0.99))
@@ -229,8 +235,6 @@ async def measure(cluster: Cluster, count: int, decision: float, seconds: float)
         await operator.until("models serve", count, "kohort_operator_models", phase="Healthy")
         async with beside(calls.run(installation.gateway_url, count)):
             await ask_for(kube, 2, count, decision, decision)
-            await operator.until("canaries", count, "kohort_operator_models", phase="Analyzing")
-            print(f"{count} models are in a rollout", flush=True)
             await asyncio.sleep(WARM_SECONDS)
             parts = {p.name: p.process.pid for p in cluster.status() if p.process}
             used = {name: -cpu_seconds(pid) for name, pid in parts.items()}
