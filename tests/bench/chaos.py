@@ -1,6 +1,6 @@
 """Rollouts under load while operator, gateway and model processes are killed at random.
 
-    python -m tests.bench.chaos [--rollouts 100] [--rate 500]
+    python -m tests.bench.chaos [--rollouts 100] [--rate 500] [--longest SECONDS]
 
 A local cluster of its own: two operators, two gateways, two cohorts. What counts as lost is told in
 docs/benchmarks.md.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import signal
@@ -265,9 +266,14 @@ def report(
 
 
 async def storm(
-    installation: Installation, cluster: Cluster, models: Path, number: int, rate: float
+    installation: Installation,
+    cluster: Cluster,
+    models: Path,
+    number: int,
+    rate: float,
+    longest: float,
 ) -> tuple[list[str], bool]:
-    """So many rollouts at this many requests a second."""
+    """So many rollouts at this many requests a second; fewer when ``longest`` seconds are over."""
     versions, digits = train(models)
     chance = random.Random(4)
     model = Model(installation.kubectl, installation.gateway_url, NAME, versions, digits)
@@ -288,6 +294,8 @@ async def storm(
         killing = asyncio.create_task(killer.run())
         try:
             for index in range(number):
+                if time.monotonic() - began > longest:
+                    break
                 await rollouts.next()
                 account = traffic.account
                 said = f"{index + 1} rollouts, {dict(rollouts.done)}, killed {dict(killer.kills)}"
@@ -308,6 +316,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=100)
     parser.add_argument("--rate", type=float, default=500, help="requests a second")
+    parser.add_argument(
+        "--longest", type=float, default=math.inf, help="seconds after which no rollout begins"
+    )
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as made,
@@ -315,7 +326,9 @@ def main() -> None:
     ):
         installation = install(cluster.kubeconfig, cluster.node_port_range)
         models = Path(made) / "models"
-        lines, good = asyncio.run(storm(installation, cluster, models, given.rollouts, given.rate))
+        lines, good = asyncio.run(
+            storm(installation, cluster, models, given.rollouts, given.rate, given.longest)
+        )
     print("\n".join(lines))
     sys.exit(not good)
 

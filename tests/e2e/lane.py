@@ -34,13 +34,13 @@ from tests.e2e.world import Model
 NAME, BYSTANDER = "rolled", "bystander"
 POINT = "example.com/point"
 CLIENTS = (
-    Clients("batchers", {"x-app": "archive"}, count=24, rows=16, period=1.0),
-    Clients("singles", {"x-app": "scanner"}, count=24, rows=1, period=1.0),
+    Clients("batchers", {"x-app": "archive"}, count=24, rows=16, period=2.0),
+    Clients("singles", {"x-app": "scanner"}, count=24, rows=1, period=2.0),
 )
 # So few that they may call for as long as pods take to go.
 FEW = tuple(replace(group, count=4) for group in CLIENTS)
 PATIENCE = 180.0  # seconds; a machine with many lanes takes several times what a rollout needs
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 
 Json = dict[str, Any]
 
