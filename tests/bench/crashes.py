@@ -52,8 +52,12 @@ class Sweep:
         return None
 
     def _goes_on(self, kind: Kind) -> bool:
-        beyond = sum(not run.blown for (k, _), run in self.runs.items() if k == kind)
-        return beyond < BEYOND and not 0 < self.most <= self._taken[kind]
+        if 0 < self.most <= self._taken[kind]:
+            return False
+        known = {at: done for (k, at), done in self.runs.items() if k == kind}
+        beyond = sum(not done.blown for done in known.values())
+        # Below one that is known there may be some that have to be repeated.
+        return beyond < BEYOND or self._taken[kind] < max(known)
 
     def points(self, kind: Kind) -> int:
         """At how many calls or pushes the operator was ended."""
@@ -93,12 +97,21 @@ class Record:
 
 
 async def work(lane: Lane, sweeps: list[Sweep], record: Record) -> None:
-    """Take one point after the other, of the rollout that the fewest lanes work on."""
+    """Take one point after the other, of the rollout that the fewest lanes work on.
+
+    A lane in which not even an undisturbed rollout ends is of no use any more: the others go on.
+    """
     while sweeps:
         sweep = min(sweeps, key=lambda each: each.lanes)
         sweep.lanes += 1
         while point := sweep.take():
-            await prepare(lane, SCENARIOS[sweep.name])
+            try:
+                await prepare(lane, SCENARIOS[sweep.name])
+            except StuckError as error:
+                stuck = Run(blown=True, count=0, seconds=0.0, problems=[f"before: {error}"])
+                record.add(sweep, *point, stuck)
+                print(await lane.logs(), file=sys.stderr)
+                return
             while point and await _pass(lane, sweep, record, *point):
                 point = sweep.take()
         sweep.lanes -= 1
@@ -112,6 +125,7 @@ async def _pass(lane: Lane, sweep: Sweep, record: Record, kind: Kind, at: int) -
         done = await run(lane, SCENARIOS[sweep.name], f"{kind}-{at}", kind, at)
     except StuckError as error:
         done = Run(blown=True, count=0, seconds=0.0, problems=[str(error)])
+        print(await lane.logs(), file=sys.stderr)
     record.add(sweep, kind, at, done)
     return not done.problems
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kohort_local.traffic import Account
-from tests.e2e.lane import CLIENTS, FEW, POINT, End, Lane
+from tests.e2e.ends import POINT, End
+from tests.e2e.lane import CLIENTS, FEW, Lane
 
 Kind = Literal["call", "push"]
 STEPS = [{"weight": 50, "hold": "1s"}]

@@ -12,7 +12,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ from kohort_local.kubectl import Kubectl
 from kohort_local.models import Digits
 from kohort_local.traffic import Clients
 from tests.component.operator_parts import PATIENT_LEASE, OperatorProcess, free_port
+from tests.e2e.ends import Json, View
 from tests.e2e.interruptions import ApiProxy, Fuse, RouteProxy, plain_kubeconfig
 from tests.e2e.world import Model
 
 NAME, BYSTANDER = "rolled", "bystander"
-POINT = "example.com/point"
 CLIENTS = (
     Clients("batchers", {"x-app": "archive"}, count=24, rows=16, period=2.0),
     Clients("singles", {"x-app": "scanner"}, count=24, rows=1, period=2.0),
@@ -42,123 +42,9 @@ FEW = tuple(replace(group, count=4) for group in CLIENTS)
 PATIENCE = 180.0  # seconds; a machine with many lanes takes several times what a rollout needs
 LOOK_SECONDS = 0.5
 
-Json = dict[str, Any]
-
 
 class StuckError(Exception):
     """Something awaited did not come; the message is what was there instead."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a rollout ended, in words that are the same for every repetition of it.
-
-    ``cohorts``: name, file of the model, which revision that is (``same`` as before, of ``this``
-    rollout, ``passed`` over, or a ``former``), phase. ``deployments``: of stable revisions, which one
-    and how many pods.
-    """
-
-    cohorts: tuple[tuple[str, str, str, str], ...]
-    ready: str
-    deployments: tuple[tuple[str, int], ...]
-    new_records: int
-
-
-@dataclass
-class View:
-    """What the API server tells of a lane's model."""
-
-    model: Json
-    deployments: list[Json]
-    pods: list[Json]
-    records: list[Json]
-
-    @property
-    def status(self) -> Json:
-        return dict(self.model.get("status") or {})
-
-    @property
-    def cohorts(self) -> dict[str, Json]:
-        return {c["name"]: c for c in self.status.get("cohorts", [])}
-
-    def stable(self) -> dict[str, str]:
-        """Stable revision by cohort."""
-        return {name: c.get("stable", "") for name, c in self.cohorts.items()}
-
-    def record_names(self) -> set[str]:
-        return {r["metadata"]["name"] for r in self.records}
-
-    def under_way(self) -> str:
-        """What is still to be decided or to take effect for clients; empty when nothing is."""
-        status, meta = self.status, self.model["metadata"]
-        line = meta.get("annotations", {}).get("kohort.dev/command", "")
-        if status.get("observedGeneration") != meta["generation"]:
-            return "the spec was not seen"
-        if line and status.get("command", {}).get("line") != line:
-            return "the command was not carried out"
-        for cohort in self.cohorts.values():
-            if cohort["phase"] not in ("Stable", "RolledBack") or cohort.get("canary"):
-                return f"{cohort['name']} is {cohort['phase']}: {cohort.get('message')}"
-        return ""
-
-    def left_over(self) -> str:
-        """What is there besides the stable revisions and their ready pods; empty when nothing is."""
-        wanted = set(self.stable().values())
-        found = {d["metadata"]["name"] for d in self.deployments}
-        if found != wanted:
-            return f"Deployments {sorted(found)} instead of {sorted(wanted)}"
-        strangers = [o for o in (*self.deployments, *self.pods) if not self._belongs(o)]
-        if strangers:
-            return f"left over: {[o['metadata']['name'] for o in strangers]}"
-        pods = sum(d["spec"]["replicas"] for d in self.deployments)
-        if len(self.pods) != pods:
-            return f"{len(self.pods)} pods instead of {pods}"
-        ready = sum(d.get("status", {}).get("readyReplicas", 0) for d in self.deployments)
-        return "" if ready == pods else f"{ready} of {pods} pods are ready"
-
-    def _belongs(self, item: Json) -> bool:
-        meta = item["metadata"]
-        if "deletionTimestamp" in meta:
-            return False
-        owners = [o["uid"] for o in meta.get("ownerReferences", []) if o["kind"] != "ReplicaSet"]
-        return not owners or owners == [self.model["metadata"]["uid"]]
-
-    def end(self, before: View, point: str) -> End:
-        """This end of a rollout that began at ``before``."""
-        serving = [d for d in self.deployments if d["metadata"]["name"] in self.stable().values()]
-        points = {
-            d["metadata"]["name"]: d["spec"]["template"]["metadata"]
-            .get("annotations", {})
-            .get(POINT, "")
-            for d in serving
-        }
-        files = {r["name"]: Path(r["uri"]).stem for r in self.status["revisions"]}
-        was = before.stable()
-
-        def role(cohort: str, revision: str) -> str:
-            if was.get(cohort) == revision:
-                return "same"
-            told = points.get(revision, "")
-            return {point: "this", f"{point}-passed": "passed"}.get(told, "former")
-
-        ready = next(c for c in self.status["conditions"] if c["type"] == "Ready")
-        return End(
-            cohorts=tuple(
-                (name, files[c["stable"]], role(name, c["stable"]), c["phase"])
-                for name, c in sorted(self.cohorts.items())
-            ),
-            ready=f"{ready['status']} {ready['reason']}",
-            deployments=tuple(
-                sorted(
-                    (
-                        (points[d["metadata"]["name"]] == point and "this") or "other",
-                        d["spec"]["replicas"],
-                    )
-                    for d in serving
-                )
-            ),
-            new_records=len(self.record_names() - before.record_names()),
-        )
 
 
 class Lane:
@@ -367,6 +253,15 @@ class Lane:
             return await self._get(self._path(NAME)) is None
 
         await self.until(gone, "the model is gone")
+
+    async def logs(self) -> str:
+        """The ends of what operator and gateway have written."""
+        kubectl, gateway = self.model.kubectl, f"deployment/{manifests.GATEWAY}"
+        told = await asyncio.to_thread(
+            kubectl, "logs", gateway, f"--namespace={self.name}", "--tail=20"
+        )
+        operator = (self._directory / f"{self.name}.log").read_text().splitlines()[-40:]
+        return "\n".join([*operator, told])
 
     async def annotate(self, line: str) -> None:
         """Give a command as anybody can."""
