@@ -20,6 +20,7 @@ from kohort.act.sink import Sink
 from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
 from kohort.observe.mirrors import scrape_mirrors
+from kohort.observe.slots import SlotLedger
 from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
@@ -72,6 +73,8 @@ class Operator:
         self._publisher = Publisher(
             self._caches.models, self._caches.pods, self._routes, self.metrics.pushes.inc
         )
+        # A lease that is lost for a moment must not cost what slots have shown so far.
+        self._slots = SlotLedger()
         self._fleet: Fleet | None = None
         self._recorder: Recorder | None = None
         self._sink: Sink | None = None
@@ -178,6 +181,7 @@ class Operator:
             mirrors=lambda who: scrape_mirrors(session, who),
             reconciler=reconciler,
             wake=self._queue.add,
+            slots=self._slots,
             interval=settings.scrape_interval,
         )
         self._fleet, self._recorder, self._sink, self._leading = fleet, recorder, sink, True
