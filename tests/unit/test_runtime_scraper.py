@@ -13,7 +13,7 @@ from kohort.observe.gateways import GatewayAddress, Scrape, Slot
 from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models, convert_model
-from kohort.runtime.scraper import Scraper
+from kohort.runtime.scraper import LOOKS_PER_SECOND, Scraper
 
 KEY = ModelKey("shop", "burger")
 GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
@@ -79,7 +79,7 @@ async def look_once(
         scrape=scrape,
         mirrors=mirrors,
         reconciler=told,  # type: ignore[arg-type]
-        wake=woken.append,
+        wake=lambda key, _: woken.append(key),
         slots=slots or SlotLedger(),
         interval=3600,
     )
@@ -124,6 +124,47 @@ async def test_mirrored_requests_are_read_for_cohorts_on_such_a_step_alone() -> 
     assert told.readings["staff/mirror"] == Reading(0, {"g": {"v1": Count(7, 1)}})
     told, _, _ = await look_once(models(staff="v2"), {"staff": 1000})
     assert told.readings.keys() == {"staff"}
+
+
+async def test_of_very_many_models_each_has_its_turn_and_none_has_to_wait_for_all_others() -> None:
+    interval, count = 0.2, 10
+    known = Models(lambda _: None)
+    for number in range(count):
+        known.put(msgspec.structs.replace(next(iter(models(everyone="v2"))), key=at(number)))
+    woken: list[tuple[int, ModelKey, float]] = []
+    looks, enough = 0, asyncio.Event()
+
+    async def scrape(_: Sequence[GatewayAddress]) -> Scrape:
+        nonlocal looks
+        looks += 1
+        if looks == 7:
+            enough.set()
+        return Scrape(0, {}, ("g",), ())
+
+    scraper = Scraper(
+        models=known,
+        gateways=lambda: [GATEWAY],
+        scrape=scrape,
+        mirrors=scrape,
+        reconciler=Told(),  # type: ignore[arg-type]
+        wake=lambda key, seconds: woken.append((looks, key, seconds)),
+        slots=SlotLedger(),
+        interval=interval,
+    )
+    task = asyncio.create_task(scraper.run())
+    await enough.wait()
+    task.cancel()
+    turns = [[key for look, key, _ in woken if look == number] for number in range(1, 7)]
+    assert max(map(len, turns)) <= interval * LOOKS_PER_SECOND
+    for first in (0, 3):
+        had_their_turn = [key for turn in turns[first : first + 3] for key in turn]
+        assert sorted(had_their_turn) == sorted(map(at, range(count)))
+    assert max(seconds for _, _, seconds in woken) < interval
+
+
+def at(number: int) -> ModelKey:
+    """The key of one of many models."""
+    return ModelKey("shop", f"burger-{number}")
 
 
 async def test_a_leader_that_leads_again_goes_on_counting_slots_where_it_stopped() -> None:

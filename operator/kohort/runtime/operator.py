@@ -180,7 +180,7 @@ class Operator:
             scrape=lambda who: gateways.scrape(session, who),
             mirrors=lambda who: scrape_mirrors(session, who),
             reconciler=reconciler,
-            wake=self._queue.add,
+            wake=self._queue.add_after,
             slots=self._slots,
             interval=settings.scrape_interval,
         )

@@ -20,6 +20,9 @@ from kohort.runtime.reconcile import Reconciler, rolling
 SHARES_SECONDS = 60.0
 """Between looks that are for the cohorts' shares alone, so that a rollout begins with them."""
 
+LOOKS_PER_SECOND = 20
+"""At models, of which each may end in a write: what a small control plane takes beside all else."""
+
 Look = Callable[[Sequence[GatewayAddress]], Awaitable[Scrape]]
 
 
@@ -34,6 +37,9 @@ class Scraper:
     """One look per interval serves all models with a canary; without one anywhere, a look now and then
     serves those with several cohorts.
 
+    Models are worked on one after the other and not all at once, and where there are very many, not
+    after every look: what cannot wait must not have to.
+
     Slots are counted as soon as a canary is named, so that what they did before is known; in ``slots``,
     which whoever leads again goes on with.
     """
@@ -46,7 +52,7 @@ class Scraper:
         scrape: Look,
         mirrors: Look,
         reconciler: Reconciler,
-        wake: Callable[[ModelKey], None],
+        wake: Callable[[ModelKey, float], None],
         slots: SlotLedger,
         interval: float,
     ) -> None:
@@ -60,6 +66,7 @@ class Scraper:
         self._slots = slots
         self._counted: dict[ModelKey, Requests] = {}  # when shares were last measured
         self._measured: float | None = None
+        self._rounds = 0
 
     async def run(self) -> None:
         """Scrapes until cancelled."""
@@ -90,13 +97,20 @@ class Scraper:
         self._slots.keep((m.key, c.name) for m in judged for c in m.status.cohorts if c.canary)
         for model in models if due else judged:
             self._reconciler.take_shares(model.key, self._shares(model, scrape))
-        for model in judged:
+        for place, model in enumerate(self._turn(judged)):
             clients = {
                 c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary
             }
             pairs = {name + MIRROR: mirrors[model.key, name + MIRROR] for name in _mirroring(model)}
             self._reconciler.take_readings(model.key, clients | pairs)
-            self._wake(model.key)
+            self._wake(model.key, place / LOOKS_PER_SECOND)
+
+    def _turn(self, models: Sequence[Model]) -> Sequence[Model]:
+        """Those that have their turn: as many as can be worked on until the next look."""
+        most = max(1, round(self._interval * LOOKS_PER_SECOND))
+        turns = -(-len(models) // most)
+        self._rounds += 1
+        return models[self._rounds % turns :: turns] if turns else ()
 
     def _shares(self, model: Model, scrape: Scrape) -> Mapping[str, float]:
         """The cohorts' shares since they were last measured; empty when nothing can be said yet."""
