@@ -15,7 +15,9 @@ from kohort.analysis.mirroring import DIFFERENT
 from kohort.analysis.reading import Count, Reading
 from kohort.analysis.shares import requests, shares
 from kohort.analysis.split import split
-from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
+from kohort.api.analysis import Metric, MetricName
+from kohort.api.cohorts import Cohort, Step, Until
+from kohort.api.spec import Model, Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.contract import MIRROR
 from kohort.observe.gateways import Scrape, Slot

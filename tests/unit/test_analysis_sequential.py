@@ -25,7 +25,7 @@ from kohort.analysis.sequential import (
 from kohort.analysis.slots import SlotState, Totals, decode
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
-from kohort.api.spec import Metric, MetricName
+from kohort.api.analysis import Metric, MetricName
 from kohort.api.status import Evidence, Tally, Verdict
 
 START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

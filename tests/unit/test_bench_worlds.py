@@ -9,7 +9,7 @@ import pytest
 
 from kohort.analysis.reading import Count, Reading, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin, relabelled
-from kohort.api.spec import Metric, MetricName
+from kohort.api.analysis import Metric, MetricName
 from kohort.api.status import Verdict
 from tests.bench.deciders import ALPHA, kohort
 from tests.bench.worlds import Run, World, runs

@@ -16,17 +16,9 @@ from msgspec import structs, yaml
 from kohort.analysis import mirroring
 from kohort.analysis.reading import Count, Reading, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin
-from kohort.api.spec import (
-    Analysis,
-    Cohort,
-    Metric,
-    MetricName,
-    Model,
-    Pause,
-    Spec,
-    Step,
-    Until,
-)
+from kohort.api.analysis import Analysis, Metric, MetricName
+from kohort.api.cohorts import Cohort, Pause, Step, Until
+from kohort.api.spec import Model, Spec
 from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
 from kohort.cli.differences import differences, three_way_patch
 from kohort.cli.foresight import Foresight, released, serving

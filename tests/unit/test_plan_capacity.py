@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from kohort.api.spec import GPU, GPUCapacity, Mirror, Spec
+from kohort.api.cohorts import Mirror
+from kohort.api.spec import GPU, GPUCapacity, Spec
 from kohort.api.status import CohortPhase, Phase
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kohort.api.spec import Mirror
+from kohort.api.cohorts import Mirror
 from kohort.api.status import CohortPhase, Verdict
 from kohort.contract import MIRROR
 from tests.unit.plan_simulation import Cluster, Cohort, Step, model, serving

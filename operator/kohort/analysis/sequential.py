@@ -20,8 +20,8 @@ from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.analysis import Metric
 from kohort.api.quantity import share
-from kohort.api.spec import Metric
 from kohort.api.status import Evidence, Tally, Verdict
 
 FORMAT = "1:"

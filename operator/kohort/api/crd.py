@@ -12,12 +12,16 @@ from typing import Any
 import msgspec
 import msgspec.yaml
 
+from kohort.api import analysis as analysis_types
+from kohort.api import cohorts as cohort_types
 from kohort.api import routing as routing_types
 from kohort.api import spec as spec_types
 from kohort.api import status as status_types
 from kohort.contract import GROUP, KIND, PLURAL
 
 Schema = dict[str, Any]
+
+TYPES = (spec_types, cohort_types, analysis_types, routing_types, status_types)
 
 # Fields of status that are maps in the shape of lists, with the key of each.
 LIST_KEYS = {
@@ -196,7 +200,7 @@ def _property(owner: str, name: str, node: Schema) -> Schema:
 
 
 def _default(owner: str, name: str) -> Any:
-    types = next(t for t in (spec_types, routing_types, status_types) if hasattr(t, owner))
+    types = next(module for module in TYPES if hasattr(module, owner))
     fields = msgspec.structs.fields(getattr(types, owner))
     (field,) = (f for f in fields if f.encode_name == name)
     if field.default_factory is not msgspec.NODEFAULT:

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.reading import Count, Reading, SlotTotals
+from kohort.api.cohorts import Step
 from kohort.api.command import Command, Verb
-from kohort.api.spec import Spec, Step
+from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.contract import MIRROR, SLOTS
 from kohort.plan.outcome import (

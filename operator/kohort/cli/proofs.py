@@ -8,8 +8,8 @@ from kohort.analysis import mirroring
 from kohort.analysis.betting import PROOF_BETS, Batch, log_factor, log_mean
 from kohort.analysis.reading import Count
 from kohort.analysis.timestamps import from_time
+from kohort.api.analysis import Analysis, MetricName
 from kohort.api.quantity import share
-from kohort.api.spec import Analysis, MetricName
 from kohort.api.status import CohortStatus
 
 MOST = 10**12

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time
+from kohort.api.cohorts import Step
 from kohort.api.quantity import seconds, share
-from kohort.api.spec import GPUCapacity, Spec, Step
+from kohort.api.spec import GPUCapacity, Spec
 from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
 from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.outcome import Event, EventType

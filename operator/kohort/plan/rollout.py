@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.cohorts import Step
 from kohort.api.quantity import seconds
-from kohort.api.spec import Step
 from kohort.api.status import CohortPhase, CohortStatus, Urged
 from kohort.plan import evidence
 from kohort.plan.capacity import reachable_weight
