@@ -67,7 +67,9 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
     assert everyone["name"] == "everyone"
     assert [step["weight"] for step in everyone["steps"]] == [5, 25, 50]
     assert created["spec"]["engine"] == {"type": "Auto"}
-    assert created["spec"]["analysis"]["metrics"] == [{"name": "errors", "margin": "1%"}]
+    assert created["spec"]["analysis"]["metrics"] == [
+        {"name": name, "role": "Guardrail", "minClients": 0} for name in ("errors", "latency")
+    ]
     assert created["status"] == {"observedGeneration": -1, "phase": "Pending"}
 
 
@@ -315,7 +317,30 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a metric that does not exist": (
         {"analysis": {"metrics": [{"name": "vibes"}]}},
-        'supported values: "errors"',
+        'supported values: "errors", "latency"',
+    ),
+    "a metric twice": (
+        {"analysis": {"metrics": [{"name": "errors"}, {"name": "errors", "margin": "2%"}]}},
+        "Duplicate value",
+    ),
+    "a proof of latency": (
+        {"analysis": {"metrics": [{"name": "latency", "role": "Goal"}]}},
+        "latency can only be a Guardrail",
+    ),
+    "a proof of errors where only latency is looked at": (
+        {
+            "analysis": {"metrics": [{"name": "latency"}]},
+            "cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "NonInferior"}]}],
+        },
+        "until: NonInferior waits for errors",
+    ),
+    "more failures tolerated than there are requests": (
+        {"analysis": {"metrics": [{"name": "errors", "margin": "101%"}]}},
+        "at most 100%",
+    ),
+    "more clients than slots": (
+        {"analysis": {"metrics": [{"name": "errors", "minClients": 257}]}},
+        "spec.analysis.metrics[0].minClients",
     ),
     "an unknown field": ({"replcas": 2}, 'unknown field "spec.replcas"'),
     "an unknown field deep inside": (

@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 
 from kohort.analysis.reading import Count, Reading
-from kohort.observe.gateways import GatewayAddress, Scrape, Slot
+from kohort.observe.counters import Cell
+from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models, convert_model
 from kohort.runtime.scraper import Scraper
 
 KEY = ModelKey("shop", "burger")
 GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
-PAIRS = {"g": {Slot("v1", None): Count(7, 1)}}
+PAIRS = {"g": {Cell("v1", None, 0): 6, Cell("v1", None, None): 1}}
 
 
 class Told:
@@ -58,8 +59,7 @@ async def look_once(
         nonlocal looks
         looks += 1
         counts = {
-            (KEY, name): {"g": {Slot("v1", None): Count(count, 0)}}
-            for name, count in requests.items()
+            (KEY, name): {"g": {Cell("v1", None, 0): count}} for name, count in requests.items()
         }
         return Scrape(0, counts, ("g",), errors)
 

@@ -5,27 +5,36 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.analysis.reading import Count, SlotTotals
-from kohort.observe.gateways import Slot
+from kohort.analysis.reading import SlotTotals
+from kohort.observe.counters import Cell
 from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
 
 COHORT = (ModelKey("shop", "burger"), "everyone")
-Counts = dict[str, dict[Slot, Count]]
+Counts = dict[str, dict[Cell, int]]
 
 
 def counts(**processes: int) -> Counts:
     """Each process has counted so many requests of both arms of slot 3, and half as many failures."""
-    return {
-        name: {Slot("v1", 3): Count(n, n // 2), Slot("v2", 3): Count(n, n - n // 2)} if n else {}
-        for name, n in processes.items()
-    }
+
+    def cells(number: int) -> dict[Cell, int]:
+        bad = {"v1": number // 2, "v2": number - number // 2}
+        return {
+            Cell(revision, 3, took): n
+            for revision, failed in bad.items()
+            for took, n in ((None, failed), (5, number - failed))
+        }
+
+    return {name: cells(n) if n else {} for name, n in processes.items()}
 
 
 def totals(taken: SlotTotals) -> tuple[int, int]:
     """Requests and failures of slot 3; no other slot has any."""
-    assert sum(taken.requests) == taken.requests[3]
-    return taken.requests[3], taken.failed[3]
+    now = taken.now
+    assert sum(now.requests) == now.requests[3]
+    well = sum(row[5] for row in taken.arms.values())
+    assert now.requests[3] - now.failed[3] == well == sum(now.took.get(5, ()))
+    return now.requests[3], now.failed[3]
 
 
 def test_what_was_counted_before_the_first_look_is_nobodys() -> None:
@@ -65,15 +74,15 @@ def test_the_past_ends_for_good_when_the_canary_has_clients() -> None:
     ledger = SlotLedger()
     ledger.take(COHORT, "salt", 0, counts(a=0))
     past = ledger.take(COHORT, "salt", 0, counts(a=10))
-    assert past.past_requests == past.requests
+    assert past.past == past.now
     for weight in (5, 0):
         later = ledger.take(COHORT, "salt", weight, counts(a=30))
-        assert (later.past_requests, later.past_failed) == (past.requests, past.failed)
+        assert later.past == past.now
 
 
 def test_a_ledger_that_begins_with_clients_on_the_canary_knows_no_past() -> None:
     taken = SlotLedger().take(COHORT, "salt", 5, counts(a=10))
-    assert (taken.past_requests, taken.past_failed) == (None, None)
+    assert taken.past is None
 
 
 def test_every_rollout_counts_anew_under_another_name() -> None:

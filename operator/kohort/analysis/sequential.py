@@ -15,13 +15,12 @@ from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
 from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
-from kohort.analysis.slots import SlotState, at_weight, counted, unproven
+from kohort.analysis.slots import SlotState, at_weight, counted, failures, opened, unproven
 from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
 from kohort.api.analysis import Metric
-from kohort.api.quantity import share
 from kohort.api.status import Evidence, Tally, Verdict
 
 FORMAT = "1:"
@@ -76,8 +75,8 @@ def begin(
     are not empty) are taken in when they are first read. ``weight``: the canary's percentage, by which
     slots are labelled.
     """
-    state = State(margin=share(metric.margin))
-    slots = SlotState(weight=weight, opening=True)
+    state = State(margin=metric.allowed)
+    slots = opened(weight)
     if reading is not None:
         state = structs.replace(
             state,
@@ -85,7 +84,7 @@ def begin(
             complete=not reading.errors,
             sources=dict(snapshot(reading, trial.canary, trial.stable)),
         )
-        slots = counted(slots, reading.slots)
+        slots = counted(slots, failures(reading.slots))
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
@@ -120,7 +119,7 @@ def advance(
     batch, sources = new_requests(
         state.sources, reading, trial.canary, trial.stable, complete=state.complete
     )
-    margin = share(metric.margin)
+    margin = metric.allowed
     proof, known_before = state.proof, state.at > 0
     if margin != state.margin:
         proof, slots = _NO_PROOF_YET, unproven(slots)
@@ -134,7 +133,7 @@ def advance(
         stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
         sources=dict(sources),
     )
-    slots = counted(slots, reading.slots)
+    slots = counted(slots, failures(reading.slots))
     evidence = structs.replace(
         evidence,
         canary=_added(evidence.canary, batch.canary),
@@ -144,11 +143,11 @@ def advance(
         updated=evidence.updated if reading.errors else to_time(now),
         state=encode(state),
     )
-    failures = evidence.canary.failed + evidence.stable.failed
+    failed = evidence.canary.failed + evidence.stable.failed
     harm, seen = log_mean(state.harm), None
-    if harm >= math.log(1 / rates.alpha) and failures >= LOOK_GROWTH * slots.looked_at:
-        seen = _look(slots, trial, harm, rates.alpha, failures)
-        slots = structs.replace(slots, looked_at=failures, told=seen.told)
+    if harm >= math.log(1 / rates.alpha) and failed >= LOOK_GROWTH * slots.looked_at:
+        seen = _look(slots, trial, harm, rates.alpha, failed)
+        slots = structs.replace(slots, looked_at=failed, told=seen.told)
     requests = evidence.canary.requests + evidence.stable.requests
     if _proves(state, rates) and requests >= LOOK_GROWTH * slots.proof_looked_at:
         slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
@@ -162,16 +161,12 @@ def _anew(
     """Fresh evidence in place of what cannot be read; slots keep their weight if it is known."""
     known = decode_slots(evidence.slots)
     begun = begin(metric, reading, trial, known.weight if known else 0, now)
-    return structs.replace(
-        begun,
-        message="what was counted before was kept by another version of Kohort and cannot be "
-        "read; the analysis started anew",
-    )
+    return structs.replace(begun, message=wording.UNREADABLE)
 
 
-def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failures: int) -> Look:
+def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failed: int) -> Look:
     canary, border = canary_slots(slots.weight, trial.salt)
-    return look(slots.before, slots.since, canary, border, harm, alpha, failures)
+    return look(slots.before(), slots.since(), canary, border, harm, alpha, failed)
 
 
 def _proves(state: State, rates: Rates) -> bool:
@@ -184,7 +179,7 @@ def _asked_for_proof(
 ) -> SlotState:
     """The slots with whether they bear out a proof."""
     canary, border = canary_slots(slots.weight, trial.salt)
-    chance = chance_of_luck(slots.before, slots.since, canary, border, margin)
+    chance = chance_of_luck(slots.before(), slots.since(), canary, border, margin)
     needed = level(beta, requests, PROOF_EPOCH)
     doubt = f"chance {wording.one_in(chance)}, {wording.one_in(needed)} is needed"
     return structs.replace(slots, proof_looked_at=requests, proven=chance <= needed, doubt=doubt)
@@ -203,21 +198,22 @@ def _judged(
 ) -> Evidence:
     """The verdict and its sentence: harm first, then proof, then whether counters can be trusted."""
     canary, stable = evidence.canary, evidence.stable
+    told = wording.figures(canary, stable)
     harm, proof = log_mean(state.harm), log_mean(state.proof)
     if seen is not None and seen.confirmed:
-        verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm, seen.told)
+        verdict, message = Verdict.FAIL, wording.failed_message(told, harm, seen.told)
     elif _proves(state, rates) and slots.proven:
         verdict = Verdict.PASS
-        message = wording.passed_message(canary, stable, proof, metric.margin)
+        message = wording.passed_message(canary, stable, proof, metric.tolerated)
     elif reading.errors:
         verdict = Verdict.METRICS_ERROR
-        message = wording.unread_message(canary, stable, reading.errors)
+        message = wording.unread_message(told, reading.errors)
     elif harm >= math.log(1 / rates.alpha):
         verdict = Verdict.INSUFFICIENT
-        message = wording.accused_message(canary, stable, harm, slots.told)
+        message = wording.accused_message(told, harm, slots.told)
     elif _proves(state, rates):
         verdict = Verdict.INSUFFICIENT
-        message = wording.doubted_message(canary, stable, metric.margin, slots.doubt)
+        message = wording.doubted_message(canary, stable, metric.tolerated, slots.doubt)
     else:
         began = from_time(evidence.since) if evidence.since else now
         verdict = Verdict.INSUFFICIENT

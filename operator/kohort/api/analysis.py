@@ -8,13 +8,25 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from kohort.api.base import SpecStruct, rules
-from kohort.api.quantity import Percent
+from kohort.api.quantity import Percent, share
 
 
 class MetricName(StrEnum):
     """A metric that can decide."""
 
     ERRORS = "errors"
+    LATENCY = "latency"
+
+
+class Role(StrEnum):
+    """What a metric is for."""
+
+    GUARDRAIL = "Guardrail"
+    GOAL = "Goal"
+
+
+MARGINS = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"}
+"""What is tolerated where nothing else is said: percentage points of requests; percent of durations."""
 
 
 class Metric(SpecStruct, frozen=True):
@@ -23,16 +35,44 @@ class Metric(SpecStruct, frozen=True):
     name: Annotated[
         MetricName,
         Meta(
-            description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs."
+            description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs. "
+            "latency: how long all other answers took, as a whole distribution."
         ),
     ]
-    margin: Annotated[
-        Percent,
+    role: Annotated[
+        Role,
         Meta(
-            description="For until NonInferior: the failed share may be higher by less than this, in "
-            "percentage points."
+            description="Guardrail: evidence of harm sends the cohort back. Goal: that too, and until "
+            "NonInferior waits for its proof. Without any Goal, until NonInferior waits for errors."
         ),
-    ] = "1%"
+    ] = Role.GUARDRAIL
+    margin: Annotated[
+        Percent | None,
+        Meta(
+            description="What is tolerated. errors: for until NonInferior the failed share may be higher by "
+            "less than this, in percentage points (1% if absent). latency: a cohort goes back only if "
+            "answers take longer by at least this, relative to stable (10% if absent)."
+        ),
+    ] = None
+    min_clients: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="No step ends by hold or until before requests came from this many of the 256 "
+            "client slots on the new revision: at least as many clients.",
+        ),
+    ] = 0
+
+    @property
+    def tolerated(self) -> str:
+        """The margin as it is written."""
+        return self.margin or MARGINS[self.name]
+
+    @property
+    def allowed(self) -> float:
+        """The margin as a share."""
+        return share(self.tolerated)
 
 
 class Analysis(SpecStruct, frozen=True):
@@ -65,5 +105,40 @@ class Analysis(SpecStruct, frozen=True):
         ),
     ] = "5%"
     metrics: Annotated[
-        tuple[Metric, ...], Meta(min_length=1, max_length=8, description="The metrics that decide.")
-    ] = field(default_factory=lambda: (Metric(name=MetricName.ERRORS),))
+        tuple[
+            Annotated[
+                Metric,
+                Meta(
+                    extra_json_schema=rules(
+                        (
+                            "self.name != 'latency' || !has(self.role) || self.role != 'Goal'",
+                            "latency can only be a Guardrail: until NonInferior can prove errors alone",
+                        ),
+                        (
+                            "self.name != 'errors' || !has(self.margin) || "
+                            "double(self.margin.replace('%', '')) <= 100.0",
+                            "margin of errors is in percentage points of requests: at most 100%",
+                        ),
+                    )
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            min_length=1,
+            max_length=8,
+            description="The metrics that decide.",
+            extra_json_schema={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = field(
+        default_factory=lambda: (Metric(name=MetricName.ERRORS), Metric(name=MetricName.LATENCY))
+    )
+
+    @property
+    def goals(self) -> frozenset[MetricName]:
+        """The metrics whose proof ``until: NonInferior`` waits for."""
+        named = frozenset(m.name for m in self.metrics if m.role is Role.GOAL)
+        return named or frozenset({MetricName.ERRORS})

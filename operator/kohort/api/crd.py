@@ -49,6 +49,12 @@ EVIDENCE_RULE = {
     " route.gatewayAPI.stepsByTime, or route.type Envoy",
 }
 
+GOAL_RULE = {
+    "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors')"
+    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
+    "message": "until: NonInferior waits for errors: add it to analysis.metrics, or use hold",
+}
+
 _PREVIEW = "!has(self.spec.preview) || "
 PREVIEW_RULES = (
     {
@@ -138,7 +144,13 @@ def _root() -> Schema:
             "spec": _structural({"$ref": "#/$defs/Spec"}, components),
             "status": status,
         },
-        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE, *PREVIEW_RULES, MIRROR_RULE],
+        "x-kubernetes-validations": [
+            NAME_RULE,
+            EVIDENCE_RULE,
+            GOAL_RULE,
+            *PREVIEW_RULES,
+            MIRROR_RULE,
+        ],
     }
 
 

@@ -65,7 +65,9 @@ class Tally(StatusStruct, frozen=True):
     """Requests of one arm since the analysis began."""
 
     requests: Annotated[int, Meta(description="Requests that were answered or given up.")] = 0
-    failed: Annotated[int, Meta(description="Those of them that failed.")] = 0
+    failed: Annotated[
+        int, Meta(description="Those of them that failed; of latency: that were slow.")
+    ] = 0
 
 
 class Evidence(StatusStruct, frozen=True):
@@ -82,6 +84,10 @@ class Evidence(StatusStruct, frozen=True):
     stable: Annotated[Tally, Meta(description="The stable revision's requests.")] = field(
         default_factory=Tally
     )
+    slow_from: Annotated[
+        int | None,
+        Meta(description="Of latency: milliseconds from which on a request counts as slow."),
+    ] = None
     since: Annotated[Time | None, Meta(description="When the analysis began.")] = None
     updated: Annotated[
         Time | None, Meta(description="When counters of both arms were last read together.")
@@ -97,7 +103,7 @@ class Evidence(StatusStruct, frozen=True):
     slots: Annotated[
         str,
         Meta(
-            max_length=12288,
+            max_length=18432,
             description="Requests and failures of each client slot before and since the canary has "
             "clients; format version first.",
         ),

@@ -7,11 +7,9 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kohort.analysis.reading import Count, SlotTotals
-from kohort.contract import SLOTS
-from kohort.observe.gateways import Cohort, Slot, SlotCounts
-
-Numbers = tuple[int, ...]
+from kohort.analysis.reading import Slots, SlotTotals
+from kohort.contract import SLOTS, TOOK_MS
+from kohort.observe.counters import Cell, Cells, Cohort
 
 
 def _zeros() -> array[int]:
@@ -26,9 +24,34 @@ class _Entry:
     counter: str = field(default_factory=lambda: secrets.token_hex(8))
     requests: array[int] = field(default_factory=_zeros)
     failed: array[int] = field(default_factory=_zeros)
-    known: dict[str, tuple[array[int], array[int]]] = field(default_factory=dict)
-    past: tuple[Numbers, Numbers] | tuple[None, None] = (None, None)
+    took: dict[int, array[int]] = field(default_factory=dict)
+    arms: dict[str, list[int]] = field(default_factory=dict)
+    known: dict[str, Cells] = field(default_factory=dict)
+    past: Slots | None = None
     had_clients: bool = False
+
+    def add(self, cell: Cell, number: int) -> None:
+        """Counts so many more requests."""
+        if cell.took is not None:
+            row = self.arms.get(cell.revision)
+            if row is None:
+                row = self.arms[cell.revision] = [0] * len(TOOK_MS)
+            row[cell.took] += number
+        if cell.slot is None or cell.slot >= SLOTS:
+            return
+        self.requests[cell.slot] += number
+        if cell.took is None:
+            self.failed[cell.slot] += number
+            return
+        slots = self.took.get(cell.took)
+        if slots is None:
+            slots = self.took[cell.took] = _zeros()
+        slots[cell.slot] += number
+
+    def totals(self) -> Slots:
+        """What was counted so far."""
+        took = {index: tuple(slots) for index, slots in self.took.items()}
+        return Slots(tuple(self.requests), tuple(self.failed), took)
 
 
 class SlotLedger:
@@ -38,7 +61,7 @@ class SlotLedger:
         self._entries: dict[Cohort, _Entry] = {}
 
     def take(
-        self, cohort: Cohort, salt: str, weight: int, counts: Mapping[str, SlotCounts]
+        self, cohort: Cohort, salt: str, weight: int, counts: Mapping[str, Cells]
     ) -> SlotTotals:
         """Totals after what each process that could be read has counted by now.
 
@@ -49,32 +72,23 @@ class SlotLedger:
         entry = self._entries.get(cohort)
         if entry is None or entry.salt != salt:
             entry = self._entries[cohort] = _Entry(salt)
-        for process, slots in counts.items():
-            now = _both_arms(slots)
-            before = entry.known.get(process, now)
-            for total, then, later in zip((entry.requests, entry.failed), before, now, strict=True):
-                for slot in range(SLOTS):
-                    gained = later[slot] - then[slot]
+        for process, cells in counts.items():
+            before = entry.known.get(process, cells)
+            for cell, number in cells.items():
+                gained = number - before.get(cell, 0)
+                if gained:
                     # A counter that fell was reset, and counts from nought.
-                    total[slot] += gained if gained >= 0 else later[slot]
-            entry.known[process] = now
-        totals = tuple(entry.requests), tuple(entry.failed)
+                    entry.add(cell, gained if gained > 0 else number)
+            entry.known[process] = cells
+        totals = entry.totals()
         entry.had_clients |= weight > 0
         if not entry.had_clients:
             entry.past = totals
-        return SlotTotals(entry.counter, *totals, *entry.past)
+        arms = {revision: tuple(row) for revision, row in entry.arms.items()}
+        return SlotTotals(entry.counter, totals, entry.past, arms)
 
     def keep(self, cohorts: Iterable[Cohort]) -> None:
         """Forgets all but these cohorts."""
         wanted = set(cohorts)
         for cohort in [known for known in self._entries if known not in wanted]:
             del self._entries[cohort]
-
-
-def _both_arms(slots: Mapping[Slot, Count]) -> tuple[array[int], array[int]]:
-    requests, failed = _zeros(), _zeros()
-    for slot, count in slots.items():
-        if slot.number is not None and slot.number < SLOTS:
-            requests[slot.number] += count.requests
-            failed[slot.number] += count.failed
-    return requests, failed

@@ -223,12 +223,14 @@ def _awaited(turn: Turn) -> str:
         return f"waits for a person: {command}{blind}"
     compared = _compared(turn)
     if step.until is not None and compared:
-        return evidence.unproven(context, cohort)
+        return evidence.unproven(context, cohort) or evidence.awaited_clients(context, cohort)
     end = hold_end(cohort, step)
     if end is None:
         return ""
     lacking = compared and (
-        evidence.untrusted(cohort) or evidence.unseen(cohort, cohort.step_started_at)
+        evidence.untrusted(cohort)
+        or evidence.unseen(cohort, cohort.step_started_at)
+        or evidence.awaited_clients(context, cohort)
     )
     if lacking:
         return lacking
