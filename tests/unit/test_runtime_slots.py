@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.analysis.reading import SlotTotals
+from kohort.analysis.split import canary_slots
 from kohort.observe.counters import Cell
-from kohort.observe.slots import SlotLedger
+from kohort.observe.slots import SlotLedger, Split
 from kohort.route.table import ModelKey
 
 COHORT = (ModelKey("shop", "burger"), "everyone")
@@ -96,3 +97,46 @@ def test_every_rollout_counts_anew_under_another_name() -> None:
     third = ledger.take(COHORT, "pepper", 0, counts(a=30))
     assert totals(third) == (0, 0)
     assert third.counter != second.counter
+
+
+CANARY, BORDER = canary_slots(5, "salt")
+
+
+def routed(number: int, astray: int) -> Counts:
+    """Requests of a client of the canary's and of one of stable's; so many went to the other arm."""
+    mine, other = min(CANARY), min(set(range(256)) - CANARY - {BORDER})
+    return {
+        "a": {
+            Cell("v2", mine, 5): number - astray,
+            Cell("v1", mine, 5): astray,
+            Cell("v1", other, 5): number - astray,
+            Cell("v2", other, None): astray,
+        }
+    }
+
+
+@given(st.lists(st.integers(0, 500), max_size=8))
+def test_requests_that_go_where_they_belong_never_alarm(new: list[int]) -> None:
+    ledger, total = SlotLedger(), 0
+    for more in [0, *new]:
+        total += more
+        ledger.take(COHORT, "salt", 5, routed(total, 0), Split("v2", 5))
+        assert ledger.misrouted(COHORT) == ""
+
+
+def test_requests_that_the_other_revision_answers_alarm_until_that_is_over() -> None:
+    ledger = SlotLedger()
+    for number, astray in ((0, 0), (100, 40)):
+        ledger.take(COHORT, "salt", 5, routed(number, astray), Split("v2", 5))
+    told = ledger.misrouted(COHORT)
+    assert told.startswith("80 of 200 requests were answered by the other revision")
+    for number in range(1000, 60_000, 1000):
+        ledger.take(COHORT, "salt", 5, routed(number, 40), Split("v2", 5))
+    assert ledger.misrouted(COHORT) == ""
+
+
+def test_requests_on_their_way_while_the_weight_changes_do_not_alarm() -> None:
+    ledger = SlotLedger()
+    for number, split in ((0, Split("v2", 5)), (100, None), (200, Split("v2", 5))):
+        ledger.take(COHORT, "salt", 5, routed(number, number // 2), split)
+        assert ledger.misrouted(COHORT) == ""

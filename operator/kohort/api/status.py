@@ -155,6 +155,10 @@ class CohortStatus(StatusStruct, frozen=True):
         int, Meta(description="Percentage of the cohort's clients on the canary.")
     ] = 0
     salt: Annotated[str, Meta(description="Salt of this rollout's client hash.")] = ""
+    tried: Annotated[str, Meta(description="Revision whose rollout began last.")] = ""
+    attempt: Annotated[
+        int, Meta(description="How many times in a row that revision's rollout began.")
+    ] = 0
     share: Annotated[
         int | None,
         Meta(

@@ -6,14 +6,28 @@ import secrets
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from kohort.analysis.astray import Routed
 from kohort.analysis.reading import Slots, SlotTotals
+from kohort.analysis.split import canary_slots
 from kohort.contract import SLOTS, TOOK_MS
 from kohort.observe.counters import Cell, Cells, Cohort
 
 
 def _zeros() -> array[int]:
     return array("q", bytes(8 * SLOTS))
+
+
+FORGETTING = 1000
+"""Requests after which half of what is known of where they went is forgotten at every look."""
+
+
+class Split(NamedTuple):
+    """Which revision is the canary, and which percentage of clients every gateway gives it."""
+
+    canary: str
+    weight: int
 
 
 @dataclass
@@ -29,6 +43,8 @@ class _Entry:
     known: dict[str, Cells] = field(default_factory=dict)
     past: Slots | None = None
     had_clients: bool = False
+    split: Split | None = None
+    routed: Routed = field(default_factory=Routed)
 
     def add(self, cell: Cell, number: int) -> None:
         """Counts so many more requests."""
@@ -48,6 +64,24 @@ class _Entry:
             slots = self.took[cell.took] = _zeros()
         slots[cell.slot] += number
 
+    def follow(self, gained: Mapping[Cell, int], split: Split | None) -> None:
+        """Looks whether new requests went where the split sends them, if it was in effect all the time."""
+        same, self.split = split is not None and split == self.split, split
+        if not same or split is None:
+            self.routed = Routed()
+            return
+        canary, border = canary_slots(split.weight, self.salt)
+        requests = astray = 0
+        for cell, number in gained.items():
+            if cell.slot is not None and cell.slot != border:
+                requests += number
+                astray += number if (cell.slot in canary) != (cell.revision == split.canary) else 0
+        # What went astray long ago is forgotten, so that an alarm ends when its cause does.
+        kept = 0.5 if self.routed.requests > FORGETTING else 1.0
+        self.routed = Routed(
+            round(self.routed.requests * kept) + requests, round(self.routed.astray * kept) + astray
+        )
+
     def totals(self) -> Slots:
         """What was counted so far."""
         took = {index: tuple(slots) for index, slots in self.took.items()}
@@ -61,31 +95,46 @@ class SlotLedger:
         self._entries: dict[Cohort, _Entry] = {}
 
     def take(
-        self, cohort: Cohort, salt: str, weight: int, counts: Mapping[str, Cells]
+        self,
+        cohort: Cohort,
+        salt: str,
+        weight: int,
+        counts: Mapping[str, Cells],
+        split: Split | None = None,
     ) -> SlotTotals:
         """Totals after what each process that could be read has counted by now.
 
         ``salt``: names the rollout; another one counts from nought. ``weight``: the canary's
         percentage now. A process that is read for the first time brings nothing yet, because nobody
-        knows when it counted; so ``counts`` has one that has counted nothing too.
+        knows when it counted; so ``counts`` has one that has counted nothing too. ``split``: if every
+        gateway is known to serve it.
         """
         entry = self._entries.get(cohort)
         if entry is None or entry.salt != salt:
             entry = self._entries[cohort] = _Entry(salt)
+        new: dict[Cell, int] = {}
         for process, cells in counts.items():
             before = entry.known.get(process, cells)
             for cell, number in cells.items():
                 gained = number - before.get(cell, 0)
                 if gained:
                     # A counter that fell was reset, and counts from nought.
-                    entry.add(cell, gained if gained > 0 else number)
+                    new[cell] = new.get(cell, 0) + (gained if gained > 0 else number)
             entry.known[process] = cells
+        for cell, number in new.items():
+            entry.add(cell, number)
+        entry.follow(new, split)
         totals = entry.totals()
         entry.had_clients |= weight > 0
         if not entry.had_clients:
             entry.past = totals
         arms = {revision: tuple(row) for revision, row in entry.arms.items()}
         return SlotTotals(entry.counter, totals, entry.past, arms)
+
+    def misrouted(self, cohort: Cohort) -> str:
+        """What is wrong with where requests of a cohort go; empty when nothing is."""
+        entry = self._entries.get(cohort)
+        return entry.routed.told() if entry is not None and entry.routed.alarming else ""
 
     def keep(self, cohorts: Iterable[Cohort]) -> None:
         """Forgets all but these cohorts."""

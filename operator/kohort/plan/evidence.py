@@ -101,7 +101,7 @@ def _compared(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
             reading,
             canary=cohort.canary,
             stable=cohort.stable,
-            alpha=context.alpha,
+            alpha=context.alpha(cohort),
             now=context.now,
         )
         for e in cohort.evidence
@@ -116,7 +116,7 @@ def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     if reading is None or not counted:
         return counted
     known = {e.metric: e for e in counted}
-    trial, rates = _trial(cohort), Rates(context.alpha, context.beta)
+    trial, rates = _trial(cohort), Rates(context.alpha(cohort), context.beta)
     return tuple(
         ANALYSES[metric.name].advance(
             known[metric.name], reading, trial, metric, rates, context.now

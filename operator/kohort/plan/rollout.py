@@ -116,6 +116,8 @@ def start(turn: Turn) -> Change | None:
         step=len(turn.spec.steps) if turn.at_once else 0,
         weight=0,
         salt=_salt(context.identity.uid, cohort.name, turn.target, started),
+        tried=turn.target,
+        attempt=cohort.attempt + 1 if cohort.tried == turn.target else 1,
         step_started_at=None,
         rejected=cohort.rejected if turn.leaving else "",
         evidence=(),
