@@ -74,6 +74,17 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
 
 
 ACCEPTED: dict[str, Spec] = {
+    "a step that passes by what would have been seen": {
+        "cohorts": [{**EVERYONE, "steps": [{"weight": 1, "until": "Pass", "hold": "5m"}]}]
+    },
+    "metrics with margins, roles and clients of their own": {
+        "analysis": {
+            "metrics": [
+                {"name": "errors", "role": "Goal", "margin": "0.5%", "minClients": 20},
+                {"name": "latency", "margin": "25%"},
+            ]
+        }
+    },
     "cohorts that wait for earlier ones": {
         "cohorts": [cohort("staff"), {**EVERYONE, "after": ["staff"]}]
     },
@@ -259,16 +270,16 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a proof without clients": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "a history that nobody can go back in": ({"historyLimit": 0}, "spec.historyLimit"),
     "evidence that nothing can be compared for": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "evidence of too few slots": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 3, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "a match without a value": (
         {"cohorts": [cohort("a", match=[{"headers": [{"name": "x-org"}]}]), EVERYONE]},
@@ -318,6 +329,22 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "a metric that does not exist": (
         {"analysis": {"metrics": [{"name": "vibes"}]}},
         'supported values: "errors", "latency"',
+    ),
+    "a pass without hold": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "Pass"}]}]},
+        "until: Pass needs hold",
+    ),
+    "a pass of a step with nothing to compare": (
+        {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "Pass", "hold": "5m"}]}]},
+        "until: Pass needs hold, and clients on both revisions",
+    ),
+    "a proof with hold": (
+        {
+            "cohorts": [
+                {**EVERYONE, "steps": [{"weight": 25, "until": "NonInferior", "hold": "5m"}]}
+            ]
+        },
+        "set one of hold, until and pause",
     ),
     "a metric twice": (
         {"analysis": {"metrics": [{"name": "errors"}, {"name": "errors", "margin": "2%"}]}},

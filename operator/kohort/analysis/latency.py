@@ -227,6 +227,12 @@ def _judged(
     return structs.replace(evidence, verdict=verdict, message=wording.cut(message))
 
 
+def accused(evidence: Evidence, alpha: float) -> bool:
+    """Whether single requests speak against the canary, whatever slots say to it."""
+    state = decode(evidence.state)
+    return state is not None and log_mean(state.logs) >= math.log(1 / alpha)
+
+
 def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
     """Which of the arms ``canary`` and ``stable`` had no request counted since ``moment``.
 

@@ -13,6 +13,7 @@ from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
 from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.power import dispersion, seen_rate
 from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
 from kohort.analysis.slots import SlotState, at_weight, counted, failures, opened, unproven
@@ -228,6 +229,20 @@ def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
     state = decode(evidence.state) or State(margin=0.0)
     seen = {"canary": state.canary_seen, "stable": state.stable_seen}
     return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
+
+
+def accused(evidence: Evidence, alpha: float) -> bool:
+    """Whether single requests speak against the canary, whatever slots say to it."""
+    state = decode(evidence.state)
+    return state is not None and log_mean(state.harm) >= math.log(1 / alpha)
+
+
+def visible_harm(evidence: Evidence, alpha: float) -> tuple[float, float]:
+    """Stable's failed share, and the canary's that would have been seen four times out of five."""
+    canary, stable, slots = evidence.canary, evidence.stable, decode_slots(evidence.slots)
+    rate = (stable.failed + 0.5) / (stable.requests + 1)
+    spread = dispersion(slots.before(), slots.since()) if slots else 1.0
+    return rate, seen_rate(canary.requests, stable.requests, rate, alpha, spread)
 
 
 def proof_share(evidence: Evidence, beta: float) -> float:

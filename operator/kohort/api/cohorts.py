@@ -18,6 +18,7 @@ class Until(StrEnum):
     """Evidence that a step waits for."""
 
     NON_INFERIOR = "NonInferior"
+    PASS = "Pass"  # noqa: S105
 
 
 class HeaderMatch(SpecStruct, frozen=True):
@@ -101,7 +102,9 @@ class Step(SpecStruct, frozen=True):
     until: Annotated[
         Until | None,
         Meta(
-            description="Go on once the new revision is proven to be not worse than the margin allows."
+            description="NonInferior: go on once the new revision is proven to be not worse than the margin "
+            "allows. Pass: go on after hold if nothing speaks against it, and harm of the margin would "
+            "have been seen four times out of five."
         ),
     ] = None
     pause: Annotated[
@@ -147,19 +150,25 @@ class Cohort(SpecStruct, frozen=True):
                 Meta(
                     extra_json_schema=rules(
                         (
-                            "[has(self.hold), has(self.until), has(self.pause)].filter(given, given)"
-                            ".size() <= 1",
+                            "[has(self.hold) && !(has(self.until) && self.until == 'Pass'), "
+                            "has(self.until), has(self.pause)].filter(given, given).size() <= 1",
                             "set one of hold, until and pause; use several steps of the same weight for "
                             "more",
+                        ),
+                        (
+                            "!has(self.until) || self.until != 'Pass' || (has(self.hold)"
+                            " && self.weight >= 1 && self.weight <= 99)",
+                            "until: Pass needs hold, and clients on both revisions: a weight from 1 to 99",
                         ),
                         (
                             "self.weight > 0 || has(self.hold) || has(self.pause)",
                             "a step of weight 0 needs hold or pause: nothing else happens in it",
                         ),
                         (
-                            "!has(self.until) || (self.weight >= 4 && self.weight <= 96)",
+                            "!has(self.until) || self.until != 'NonInferior'"
+                            " || (self.weight >= 4 && self.weight <= 96)",
                             "a proof needs clients in at least 8 of the 256 slots on either side: "
-                            "use until at weights from 4 to 96",
+                            "use until: NonInferior at weights from 4 to 96",
                         ),
                         (
                             "self.weight == 0 || !has(self.mirror)",

@@ -52,7 +52,7 @@ EVIDENCE_RULE = {
 GOAL_RULE = {
     "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors')"
     " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
-    "message": "until: NonInferior waits for errors: add it to analysis.metrics, or use hold",
+    "message": "until: NonInferior waits for errors, and Pass too: add it to analysis.metrics, or use hold",
 }
 
 _PREVIEW = "!has(self.spec.preview) || "

@@ -227,7 +227,8 @@ def _wait(step: Step) -> str:
     """What a step waits for: `` for 10m``; before it what happens meanwhile."""
     mirror = f" with {step.mirror.percent}% of requests mirrored" if step.mirror else ""
     if step.hold:
-        return f"{mirror} for {step.hold}"
+        passing = ", then until it passes" if step.until else ""
+        return f"{mirror} for {step.hold}{passing}"
     if step.until:
         return f" until {step.until} {PROVEN}"
     return f"{mirror} until a person promotes" if step.pause is not None else ""

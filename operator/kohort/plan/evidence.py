@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -38,6 +39,8 @@ class Analysis(Protocol):
     ) -> Evidence: ...
 
     def unseen_since(self, evidence: Evidence, moment: datetime) -> tuple[str, ...]: ...
+
+    def accused(self, evidence: Evidence, alpha: float) -> bool: ...
 
 
 ANALYSES: dict[str, Analysis] = {
@@ -193,6 +196,35 @@ def unproven(context: Context, cohort: CohortStatus) -> str:
     if lacking.verdict is Verdict.METRICS_ERROR:
         return lacking.message
     return f"proof at {proof_share(lacking, context.beta):.0%}: {lacking.message}"
+
+
+def unpassed(context: Context, cohort: CohortStatus) -> str:
+    """What still keeps a step from passing: evidence of harm, or too little to see any; empty if nothing."""
+    alpha = context.alpha(cohort)
+    for evidence in deciding(cohort):
+        if ANALYSES[evidence.metric].accused(evidence, alpha):
+            return f"not passed: {evidence.message}"
+    lacking = (
+        f"harm of {metric.tolerated} of requests would not have been seen yet; {told}"
+        for metric, enough, told in _visible(context, cohort)
+        if not enough
+    )
+    return next(lacking, "")
+
+
+def visible(context: Context, cohort: CohortStatus) -> str:
+    """What harm would have been seen by now; empty where no metric can tell."""
+    return "; ".join(told for _, _, told in _visible(context, cohort))
+
+
+def _visible(context: Context, cohort: CohortStatus) -> Iterator[tuple[Metric, bool, str]]:
+    """Of each metric that can tell: whether harm of its margin would have been seen, and which would."""
+    known = {e.metric: e for e in deciding(cohort)}
+    for metric in context.spec.analysis.metrics:
+        if metric.name is MetricName.ERRORS and metric.name in known:
+            rate, seen = sequential.visible_harm(known[metric.name], context.alpha(cohort))
+            told = f"a failed share of {seen:.2%} instead of {rate:.2%} would have been seen"
+            yield metric, seen < 1 and seen <= rate + metric.allowed, told
 
 
 def summary(cohort: CohortStatus) -> str:
