@@ -13,6 +13,7 @@ from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
 from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.disturbance import Recent
 from kohort.analysis.power import dispersion, seen_rate
 from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
@@ -53,7 +54,7 @@ class State(Struct, frozen=True, omit_defaults=True):
 
     ``at``: Unix time of the last reading. ``complete``: whether every source was in a snapshot.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
-    ``different``: mirrored requests whose answers differ.
+    ``different``: mirrored requests whose answers differ. ``recent``: how both arms fare of late.
     """
 
     margin: float
@@ -64,6 +65,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     canary_seen: float = 0.0
     stable_seen: float = 0.0
     different: int = 0
+    recent: Recent = Recent()
     sources: dict[str, Counters] = msgspec.field(default_factory=dict)
 
 
@@ -86,6 +88,7 @@ def begin(
             sources=dict(snapshot(reading, trial.canary, trial.stable)),
         )
         slots = counted(slots, failures(reading.slots))
+        state = structs.replace(state, recent=_before(reading))
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
@@ -132,6 +135,7 @@ def advance(
         proof=raised(proof, PROOF_BETS, batch, margin),
         canary_seen=now.timestamp() if batch.canary.requests else state.canary_seen,
         stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
+        recent=state.recent.after(batch) if known_before else _before(reading),
         sources=dict(sources),
     )
     slots = counted(slots, failures(reading.slots))
@@ -143,6 +147,7 @@ def advance(
         since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
         state=encode(state),
+        disturbed=state.recent.disturbed,
     )
     failed = evidence.canary.failed + evidence.stable.failed
     harm, seen = log_mean(state.harm), None
@@ -154,6 +159,12 @@ def advance(
         slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
     evidence = structs.replace(evidence, slots=encode_slots(slots))
     return _judged(evidence, state, slots, seen, reading, batch, metric, rates, now)
+
+
+def _before(reading: Reading) -> Recent:
+    """What stable did before the canary, if that was seen."""
+    past = reading.slots.past if reading.slots else None
+    return Recent(before=(sum(past.requests), sum(past.failed))) if past else Recent()
 
 
 def _anew(
@@ -203,12 +214,14 @@ def _judged(
     harm, proof = log_mean(state.harm), log_mean(state.proof)
     if seen is not None and seen.confirmed:
         verdict, message = Verdict.FAIL, wording.failed_message(told, harm, seen.told)
-    elif _proves(state, rates) and slots.proven:
+    elif _proves(state, rates) and slots.proven and not evidence.disturbed:
         verdict = Verdict.PASS
         message = wording.passed_message(canary, stable, proof, metric.tolerated)
     elif reading.errors:
         verdict = Verdict.METRICS_ERROR
         message = wording.unread_message(told, reading.errors)
+    elif evidence.disturbed:
+        verdict, message = Verdict.INSUFFICIENT, wording.cut(f"{told}; {state.recent.told()}")
     elif harm >= math.log(1 / rates.alpha):
         verdict = Verdict.INSUFFICIENT
         message = wording.accused_message(told, harm, slots.told)

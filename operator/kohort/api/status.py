@@ -78,6 +78,12 @@ class Evidence(StatusStruct, frozen=True):
     message: Annotated[
         str, Meta(max_length=512, description="What was seen, and what is still needed.")
     ] = ""
+    disturbed: Annotated[
+        bool,
+        Meta(
+            description="Whether both revisions fare worse than stable did before: no step ends then."
+        ),
+    ] = False
     canary: Annotated[Tally, Meta(description="The new revision's requests.")] = field(
         default_factory=Tally
     )

@@ -145,8 +145,9 @@ def harm(cohort: CohortStatus) -> Evidence | None:
 
 
 def untrusted(cohort: CohortStatus) -> str:
-    """Why counters cannot be trusted now; empty when they can."""
-    return next((e.message for e in deciding(cohort) if e.verdict is Verdict.METRICS_ERROR), "")
+    """Why nothing can be learned now: counters cannot be read, or all fare badly; empty when it can."""
+    doubtful = (e for e in deciding(cohort) if e.verdict is Verdict.METRICS_ERROR or e.disturbed)
+    return next((e.message for e in doubtful), "")
 
 
 def unseen(cohort: CohortStatus, since: str | None) -> str:
