@@ -16,13 +16,13 @@ from statistics import NormalDist
 
 from kohort.analysis.reading import Row
 
-SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SHIFTS = (0.15, 0.35, 0.8, 1.6, 3.2)
 """All durations longer: by so many standard deviations, where they are normal on some scale."""
 
-TAILS = tuple((q, k) for q in (0.0, 0.5, 0.8, 0.93) for k in (1.3, 2.2))
+TAILS = ((0.0, 1.3), (0.5, 1.5), (0.8, 1.5), (0.93, 1.4), (0.93, 2.5))
 """Those beyond a quantile last longer: their hazard is divided by k."""
 
-EXCESSES = ((0.9, 2.0), (0.9, 5.0), (0.97, 2.0), (0.97, 5.0))
+EXCESSES = ((0.9, 3.0), (0.97, 3.0))
 """So many times as many lie beyond a quantile."""
 
 LEAST, MOST = 0.02, 50.0

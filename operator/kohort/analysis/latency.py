@@ -125,10 +125,10 @@ def advance(
         state=encode(state),
     )
     harm, seen = log_mean(state.logs), None
-    worse = slower(state.canary, state.stable, metric.allowed)
     events = evidence.canary.failed + evidence.stable.failed
-    accused = harm >= math.log(1 / rates.alpha) and worse
-    if accused and state.near and events >= LOOK_GROWTH * slots.looked_at:
+    crossed = harm >= math.log(1 / rates.alpha)
+    worse = crossed and slower(state.canary, state.stable, metric.allowed)
+    if worse and state.near and events >= LOOK_GROWTH * slots.looked_at:
         seen = _look(slots, trial, harm, rates.alpha, events)
         slots = structs.replace(slots, looked_at=events, told=seen.told)
     evidence = structs.replace(evidence, slots=encode_slots(slots))
@@ -162,7 +162,7 @@ def _taken(
             near, far = slow_bounds(news.stable_read)
             state = structs.replace(state, near=near, far=far)
     if state.near:
-        slots = counted(slots, slow(reading.slots, state.bounds))
+        slots = counted(slots, slow(slots, reading.slots, state.bounds))
     return state, slots
 
 

@@ -87,7 +87,7 @@ def begin(
             complete=not reading.errors,
             sources=dict(snapshot(reading, trial.canary, trial.stable)),
         )
-        slots = counted(slots, failures(reading.slots))
+        slots = counted(slots, failures(slots, reading.slots))
         state = structs.replace(state, recent=_before(reading))
     return Evidence(
         metric=metric.name,
@@ -138,7 +138,7 @@ def advance(
         recent=state.recent.after(batch) if known_before else _before(reading),
         sources=dict(sources),
     )
-    slots = counted(slots, failures(reading.slots))
+    slots = counted(slots, failures(slots, reading.slots))
     evidence = structs.replace(
         evidence,
         canary=_added(evidence.canary, batch.canary),

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from kohort.analysis.reading import Row, Slots, SlotTotals
-from kohort.contract import SLOTS
+from kohort.contract import SLOTS, TOOK_MS
 
 FORMAT = "2:"
 """Begins every text; another format begins with another number."""
@@ -35,33 +35,41 @@ Rows = tuple[Row, ...]
 
 
 class Read(NamedTuple):
-    """What one metric reads in ``SlotTotals``."""
+    """What one metric reads in ``SlotTotals``; ``past`` only where the state is still to be told."""
 
     counter: str
     now: Rows
     past: Rows | None
 
 
-def failures(read: SlotTotals | None) -> Read | None:
+def failures(state: SlotState, read: SlotTotals | None) -> Read | None:
     """Requests, and those that failed."""
-    return _read(read, lambda slots: (slots.requests, slots.failed))
+    return _read(state, read, lambda slots: (slots.requests, slots.failed))
 
 
-def slow(read: SlotTotals | None, bounds: Sequence[int]) -> Read | None:
+def slow(state: SlotState, read: SlotTotals | None, bounds: Sequence[int]) -> Read | None:
     """Requests that were answered well, and those of them from each of these classes of duration on."""
-    return _read(read, lambda slots: tuple(_from(slots, bound) for bound in (0, *bounds)))
+    return _read(state, read, lambda slots: _beyond(slots, bounds))
 
 
-def _read(read: SlotTotals | None, rows: Callable[[Slots], Rows]) -> Read | None:
+def _read(state: SlotState, read: SlotTotals | None, rows: Callable[[Slots], Rows]) -> Read | None:
     if read is None:
         return None
-    return Read(read.counter, rows(read.now), None if read.past is None else rows(read.past))
+    told = read.past if state.opening else None
+    return Read(read.counter, rows(read.now), None if told is None else rows(told))
 
 
-def _from(slots: Slots, bound: int) -> Row:
-    """Those of a class of duration and of all slower ones."""
-    rows = [row for took, row in slots.took.items() if took >= bound]
-    return tuple(map(sum, zip(*rows, strict=True))) if rows else _NONE
+def _beyond(slots: Slots, bounds: Sequence[int]) -> Rows:
+    """Those answered well, and those of each bound's class and of all slower ones; bounds rise."""
+    rows, row = [], _NONE
+    highest = len(TOOK_MS)
+    for bound in reversed(bounds):
+        for took in range(bound, highest):
+            if took in slots.took:
+                row = tuple(map(add, row, slots.took[took]))
+        rows.append(row)
+        highest = bound
+    return tuple(map(sub, slots.requests, slots.failed)), *reversed(rows)
 
 
 def _nothing(rows: int) -> bytes:
