@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kohort.analysis.latency import advance, begin, decode
-from kohort.analysis.reading import Reading, Slots, SlotTotals
+from kohort.analysis.reading import Reading, Slots, SlotTotals, packed
 from kohort.analysis.sequential import Rates, Trial
 from kohort.analysis.split import canary_order
 from kohort.api.analysis import Metric, MetricName
@@ -114,7 +114,7 @@ def _normal(z: Array) -> Array:
 
 def _slots(totals: npt.NDArray[np.int64]) -> Slots:
     both = totals.sum(axis=1)
-    took = {k: tuple(both[:, k].tolist()) for k in np.flatnonzero(both.sum(axis=0)).tolist()}
+    took = {k: packed(both[:, k].tolist()) for k in np.flatnonzero(both.sum(axis=0)).tolist()}
     return Slots(tuple(both.sum(axis=1).tolist()), (0,) * SLOTS, took)
 
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from kohort.analysis.durations import CLASSES
 from kohort.analysis.latency import State, advance, begin, decode, unseen_since
-from kohort.analysis.reading import Reading, Row, Slots, SlotTotals
+from kohort.analysis.reading import Reading, Row, Slots, SlotTotals, packed
 from kohort.analysis.sequential import Rates, Trial, relabelled
 from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.split import canary_slots
@@ -55,7 +55,7 @@ class Gateway:
             self.answer(slot, took + (slower if slot in CANARY else 0))
 
     def slots(self) -> Slots:
-        took = {k: tuple(row) for k, row in enumerate(self.took) if any(row)}
+        took = {k: packed(row) for k, row in enumerate(self.took) if any(row)}
         return Slots(tuple(map(sum, zip(*self.took, strict=True))), (0,) * SLOTS, took)
 
     def read(self, second: int, errors: tuple[str, ...] = ()) -> Reading:

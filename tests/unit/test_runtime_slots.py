@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.analysis.reading import SlotTotals
+from kohort.analysis.reading import SlotTotals, packed, unpacked
 from kohort.analysis.split import canary_slots
 from kohort.observe.counters import Cell
 from kohort.observe.slots import SlotLedger, Split
@@ -34,7 +34,7 @@ def totals(taken: SlotTotals) -> tuple[int, int]:
     now = taken.now
     assert sum(now.requests) == now.requests[3]
     well = sum(row[5] for row in taken.arms.values())
-    assert now.requests[3] - now.failed[3] == well == sum(now.took.get(5, ()))
+    assert now.requests[3] - now.failed[3] == well == sum(unpacked(now.took.get(5, 0)))
     return now.requests[3], now.failed[3]
 
 
@@ -140,3 +140,9 @@ def test_requests_on_their_way_while_the_weight_changes_do_not_alarm() -> None:
     for number, split in ((0, Split("v2", 5)), (100, None), (200, Split("v2", 5))):
         ledger.take(COHORT, "salt", 5, routed(number, number // 2), split)
         assert ledger.misrouted(COHORT) == ""
+
+
+@given(st.lists(st.lists(st.integers(0, 2**50), min_size=256, max_size=256), max_size=4))
+def test_packed_rows_add_up_slot_by_slot(rows: list[list[int]]) -> None:
+    sums = tuple(sum(column) for column in zip(*[[0] * 256, *rows], strict=True))
+    assert unpacked(sum(map(packed, rows))) == sums

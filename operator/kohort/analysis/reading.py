@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from struct import Struct
+
+from kohort.contract import SLOTS
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,22 @@ Row = tuple[int, ...]
 """Counts by slot number, or by class of duration."""
 
 
+_FIELDS = Struct(f"<{SLOTS}q")
+
+Packed = int
+"""A row by slot number in fields of 64 bits, none negative, so that one addition moves all slots."""
+
+
+def packed(row: Iterable[int]) -> Packed:
+    """The row as one number."""
+    return int.from_bytes(_FIELDS.pack(*row), "little")
+
+
+def unpacked(number: Packed) -> Row:
+    """The row that is packed so."""
+    return _FIELDS.unpack(number.to_bytes(_FIELDS.size, "little"))
+
+
 @dataclass(frozen=True)
 class Slots:
     """What each of a cohort's slots has sent, whichever arm served it, through all gateways together.
@@ -32,7 +51,7 @@ class Slots:
 
     requests: Row
     failed: Row
-    took: Mapping[int, Row] = field(default_factory=dict)
+    took: Mapping[int, Packed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct, structs
 
-from kohort.analysis.reading import Row, Slots, SlotTotals
-from kohort.contract import SLOTS, TOOK_MS
+from kohort.analysis.reading import Row, Slots, SlotTotals, unpacked
+from kohort.contract import SLOTS
 
 FORMAT = "2:"
 """Begins every text; another format begins with another number."""
@@ -60,16 +60,11 @@ def _read(state: SlotState, read: SlotTotals | None, rows: Callable[[Slots], Row
 
 
 def _beyond(slots: Slots, bounds: Sequence[int]) -> Rows:
-    """Those answered well, and those of each bound's class and of all slower ones; bounds rise."""
-    rows, row = [], _NONE
-    highest = len(TOOK_MS)
-    for bound in reversed(bounds):
-        for took in range(bound, highest):
-            if took in slots.took:
-                row = tuple(map(add, row, slots.took[took]))
-        rows.append(row)
-        highest = bound
-    return tuple(map(sub, slots.requests, slots.failed)), *reversed(rows)
+    """Those answered well, and those of each bound's class and of all slower ones."""
+    rows = (
+        unpacked(sum(row for took, row in slots.took.items() if took >= bound)) for bound in bounds
+    )
+    return tuple(map(sub, slots.requests, slots.failed)), *rows
 
 
 def _nothing(rows: int) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kohort.analysis.astray import Routed
-from kohort.analysis.reading import Slots, SlotTotals
+from kohort.analysis.reading import Slots, SlotTotals, packed
 from kohort.analysis.split import canary_slots
 from kohort.contract import SLOTS, TOOK_MS
 from kohort.observe.counters import Cell, Cells, Cohort
@@ -84,7 +84,7 @@ class _Entry:
 
     def totals(self) -> Slots:
         """What was counted so far."""
-        took = {index: tuple(slots) for index, slots in self.took.items()}
+        took = {index: packed(slots) for index, slots in self.took.items()}
         return Slots(tuple(self.requests), tuple(self.failed), took)
 
 
