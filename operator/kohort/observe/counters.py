@@ -70,7 +70,8 @@ def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
     key, revision = found
     number = told.get(b"slot", b"")
     slot = int(number) if number.isdigit() else None
-    http, grpc, *_, took = told.get(b"code", b"0/-/-/0").split(b"/")
+    code = told.get(b"code", b"0").split(b"/")
+    http, grpc, _, took = (*code, b"", b"", b"")[:4]
     bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
     cell = Cell(revision, slot, None if bad else _CLASSES.get(took, 0))
     return (key, told[b"cohort"].decode()), cell
