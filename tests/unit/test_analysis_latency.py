@@ -208,7 +208,7 @@ def test_a_gateway_that_cannot_be_read_is_no_verdict() -> None:
     evidence = after(watched(gateway, 2), gateway.read(3, ("a: refused",)))
     assert evidence.verdict is Verdict.METRICS_ERROR
     assert evidence.message.startswith(
-        "counters could not be read: a: refused; canary answers took"
+        "counters cannot be used: a: refused; canary answers took"
     )
 
 

@@ -221,7 +221,7 @@ def test_without_a_first_reading_the_next_one_is_the_snapshot() -> None:
 def test_a_lost_scrape_is_made_up_for_by_the_next_one() -> None:
     evidence = after(started(), reading(10, ("a: refused",)))
     assert evidence.verdict is Verdict.METRICS_ERROR
-    assert evidence.message.startswith("counters could not be read: a: refused; 0 of 0")
+    assert evidence.message.startswith("counters cannot be used: a: refused; 0 of 0")
     assert evidence.updated is None
     evidence = after(evidence, reading(20, a=((10, 0), (90, 1))))
     assert (evidence.verdict, evidence.canary.requests) == (Verdict.INSUFFICIENT, 10)

@@ -97,7 +97,7 @@ def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> st
 
 def unread_message(told: str, errors: tuple[str, ...]) -> str:
     """Why counters say nothing for now."""
-    return cut(f"counters could not be read: {'; '.join(errors)}", f"; {told}")
+    return cut(f"counters cannot be used: {'; '.join(errors)}", f"; {told}")
 
 
 def unseen_message(arms: tuple[str, ...]) -> str:
