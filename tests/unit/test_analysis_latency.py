@@ -207,9 +207,7 @@ def test_a_gateway_that_cannot_be_read_is_no_verdict() -> None:
     gateway = Gateway()
     evidence = after(watched(gateway, 2), gateway.read(3, ("a: refused",)))
     assert evidence.verdict is Verdict.METRICS_ERROR
-    assert evidence.message.startswith(
-        "counters cannot be used: a: refused; canary answers took"
-    )
+    assert evidence.message.startswith("counters cannot be used: a: refused; canary answers took")
 
 
 def test_slots_are_labelled_anew_at_another_weight() -> None:

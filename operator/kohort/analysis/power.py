@@ -18,8 +18,8 @@ SEEN = 0.8
 
 _BELOW = 0.84  # standard deviations that a fifth of a normal distribution is below the mean by
 
-MIXTURE = math.log(6)
-"""What it takes more, because the right bet is one among many."""
+MIXTURE = math.log(12)
+"""What it takes more, because the right bet is one among many, and slots have to bear it out."""
 
 _STEPS = 40
 
@@ -56,8 +56,10 @@ def seen_rate(canary: int, stable: int, rate: float, alpha: float, spread: float
     needed = math.log(1 / alpha) + MIXTURE
 
     def seen(other: float) -> bool:
+        # Where clients clump, slots vary by so much of their mean: with more harm by more.
+        clumping = 1 + (spread - 1) * other / rate
         # ln(1/alpha) / requests is what one request brings.
-        evidence = total / requests_to_tell(share, rate, other, 1 / math.e) / spread
+        evidence = total / requests_to_tell(share, rate, other, 1 / math.e) / clumping
         return evidence - _BELOW * math.sqrt(2 * evidence) >= needed
 
     if not seen(1.0):
