@@ -48,14 +48,15 @@ def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
     for reasons of their own leave both arms alike.
     """
     counts: dict[Cohort, dict[Cell, int]] = {}
+    last: Cohort | None = None
+    cells: dict[Cell, int] = {}
     for labels, value in _LINE.findall(text):
         found = _series(labels)
         if found is None:
             continue
         cohort, cell = found
-        cells = counts.get(cohort)
-        if cells is None:
-            cells = counts[cohort] = {}
+        if cohort is not last:  # series of one cohort stand together mostly
+            cells, last = counts.setdefault(cohort, {}), cohort
         cells[cell] = cells.get(cell, 0) + int(value)
     return counts
 
@@ -74,7 +75,13 @@ def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
     http, grpc, _, took = (*code, b"", b"", b"")[:4]
     bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
     cell = Cell(revision, slot, None if bad else _CLASSES.get(took, 0))
-    return (key, told[b"cohort"].decode()), cell
+    return _cohort(key, told[b"cohort"].decode()), cell
+
+
+@lru_cache(SERIES_REMEMBERED)
+def _cohort(key: ModelKey, name: str) -> Cohort:
+    """The same object for the same cohort, so that it is quickly known again."""
+    return key, name
 
 
 def arms(cells: Cells) -> Arms:
