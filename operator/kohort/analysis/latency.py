@@ -28,6 +28,7 @@ from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import to_time
+from kohort.analysis.trail import Trail
 from kohort.api.analysis import Metric
 from kohort.api.status import Evidence, Tally, Verdict
 from kohort.contract import TOOK_MS
@@ -50,6 +51,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     ``reference``: what stable was known to do when the present bets were made. ``near``, ``far``: classes
     from which on a request is slow; 0 while not chosen. ``logs``: of the bets' capitals.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
+    ``harm_trail``: how the evidence has grown.
     """
 
     at: float = 0.0
@@ -64,6 +66,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     logs: tuple[float, ...] = (0.0,) * len(DISTORTIONS)
     canary_seen: float = 0.0
     stable_seen: float = 0.0
+    harm_trail: Trail = Trail()
 
     @property
     def bounds(self) -> tuple[int, ...]:
@@ -115,6 +118,8 @@ def advance(
         return evidence
     known_before = state.at > 0
     state, slots = _taken(state, slots, reading, trial, now)
+    trail = state.harm_trail.after(log_mean(state.logs), math.log(1 / rates.alpha))
+    state = structs.replace(state, harm_trail=trail)
     evidence = structs.replace(
         evidence,
         canary=_tally(state.canary, state.near),

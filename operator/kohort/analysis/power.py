@@ -56,8 +56,8 @@ def seen_rate(canary: int, stable: int, rate: float, alpha: float, spread: float
     needed = math.log(1 / alpha) + MIXTURE
 
     def seen(other: float) -> bool:
-        # Where clients clump, slots vary by so much of their mean: with more harm by more.
-        clumping = 1 + (spread - 1) * other / rate
+        # Where clients clump, slots vary the more, the more they fail; how much so was measured.
+        clumping = 1 + (spread - 1) * math.sqrt(other / rate)
         # ln(1/alpha) / requests is what one request brings.
         evidence = total / requests_to_tell(share, rate, other, 1 / math.e) / clumping
         return evidence - _BELOW * math.sqrt(2 * evidence) >= needed

@@ -22,6 +22,7 @@ from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
+from kohort.analysis.trail import Trail
 from kohort.api.analysis import Metric
 from kohort.api.status import Evidence, Tally, Verdict
 
@@ -55,6 +56,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     ``at``: Unix time of the last reading. ``complete``: whether every source was in a snapshot.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
     ``different``: mirrored requests whose answers differ. ``recent``: how both arms fare of late.
+    ``…_trail``: how both kinds of evidence have grown.
     """
 
     margin: float
@@ -66,6 +68,8 @@ class State(Struct, frozen=True, omit_defaults=True):
     stable_seen: float = 0.0
     different: int = 0
     recent: Recent = Recent()
+    harm_trail: Trail = Trail()
+    proof_trail: Trail = Trail()
     sources: dict[str, Counters] = msgspec.field(default_factory=dict)
 
 
@@ -125,6 +129,7 @@ def advance(
     )
     margin = metric.allowed
     proof, known_before = state.proof, state.at > 0
+    trails = state.harm_trail, state.proof_trail
     if margin != state.margin:
         proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
@@ -137,6 +142,11 @@ def advance(
         stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
         recent=state.recent.after(batch) if known_before else _before(reading),
         sources=dict(sources),
+    )
+    state = structs.replace(
+        state,
+        harm_trail=trails[0].after(log_mean(state.harm), math.log(1 / rates.alpha)),
+        proof_trail=trails[1].after(log_mean(state.proof), math.log(1 / rates.beta)),
     )
     slots = counted(slots, failures(slots, reading.slots))
     evidence = structs.replace(
