@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.component import analysis_specs
+
 CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
 Kubectl = Callable[..., str]
 Spec = dict[str, Any]
 
 MATCH = [{"headers": [{"name": "x-org", "value": "acme"}]}]
-EVERYONE = {"name": "everyone"}
+EVERYONE = analysis_specs.EVERYONE
 
 
 @pytest.fixture(scope="module")
@@ -318,57 +320,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"cohorts": [{"name": "Everyone"}]},
         "spec.cohorts[0].name",
     ),
-    "an error rate that nobody can mean": (
-        {"analysis": {"falseRollback": "50%"}},
-        "falseRollback must be between 0.0001% and 20%",
-    ),
-    "a promotion error that nobody can mean": (
-        {"analysis": {"falsePromotion": "0%"}},
-        "falsePromotion must be between 0.0001% and 20%",
-    ),
-    "a metric that does not exist": (
-        {"analysis": {"metrics": [{"name": "vibes"}]}},
-        'supported values: "errors", "latency"',
-    ),
-    "a pass without hold": (
-        {"cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "Pass"}]}]},
-        "until: Pass needs hold",
-    ),
-    "a pass of a step with nothing to compare": (
-        {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "Pass", "hold": "5m"}]}]},
-        "until: Pass needs hold, and clients on both revisions",
-    ),
-    "a proof with hold": (
-        {
-            "cohorts": [
-                {**EVERYONE, "steps": [{"weight": 25, "until": "NonInferior", "hold": "5m"}]}
-            ]
-        },
-        "set one of hold, until and pause",
-    ),
-    "a metric twice": (
-        {"analysis": {"metrics": [{"name": "errors"}, {"name": "errors", "margin": "2%"}]}},
-        "Duplicate value",
-    ),
-    "a proof of latency": (
-        {"analysis": {"metrics": [{"name": "latency", "role": "Goal"}]}},
-        "latency can only be a Guardrail",
-    ),
-    "a proof of errors where only latency is looked at": (
-        {
-            "analysis": {"metrics": [{"name": "latency"}]},
-            "cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "NonInferior"}]}],
-        },
-        "until: NonInferior waits for errors",
-    ),
-    "more failures tolerated than there are requests": (
-        {"analysis": {"metrics": [{"name": "errors", "margin": "101%"}]}},
-        "at most 100%",
-    ),
-    "more clients than slots": (
-        {"analysis": {"metrics": [{"name": "errors", "minClients": 257}]}},
-        "spec.analysis.metrics[0].minClients",
-    ),
+    **analysis_specs.REFUSED,
     "an unknown field": ({"replcas": 2}, 'unknown field "spec.replcas"'),
     "an unknown field deep inside": (
         {"cohorts": [{**EVERYONE, "steps": [{"wait": 5, "weight": 5}]}]},
