@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import ssl
 import tempfile
@@ -193,7 +194,8 @@ class Fenced:
 class Kube:
     """Calls to one API server over one pool of connections.
 
-    ``on_call`` hears of every call: verb, resource, status (0: no answer).
+    ``on_call`` hears of every call: verb, resource, status (0: no answer). ``silent``: whether the
+    last one got no answer.
     """
 
     def __init__(
@@ -204,6 +206,8 @@ class Kube:
         self._tls = server.tls() if server.url.startswith("https:") else False
         self._session: aiohttp.ClientSession | None = None
         self._token = ("", -TOKEN_SECONDS)
+        self.silent = False
+        self._back = asyncio.Event()
 
     async def __aenter__(self) -> Kube:
         self._session = aiohttp.ClientSession(
@@ -242,9 +246,9 @@ class Kube:
             ) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._on_call(method, resource_of(path), 0)
+            self._ended(method, path, 0)
             raise ApiError(0, "Unreachable", str(error) or "no answer in time", path) from error
-        self._on_call(method, resource_of(path), answer.status)
+        self._ended(method, path, answer.status)
         if answer.status >= 300:
             raise _api_error(answer, content, f"{method} {path}")
         return content
@@ -265,7 +269,7 @@ class Kube:
                 headers=self._headers(None),
                 timeout=timeout,
             ) as answer:
-                self._on_call("WATCH", resource_of(path), answer.status)
+                self._ended("WATCH", path, answer.status)
                 if answer.status >= 300:
                     raise _api_error(answer, await answer.read(), f"WATCH {path}")
                 async for line in _lines(answer.content):
@@ -273,10 +277,27 @@ class Kube:
         except TimeoutError:
             return  # silence: the next watch goes on from the same place
         except aiohttp.ClientConnectorError as error:
-            self._on_call("WATCH", resource_of(path), 0)
+            self._ended("WATCH", path, 0)
             raise ApiError(0, "Unreachable", str(error), f"WATCH {path}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(0, "Unreachable", str(error), f"WATCH {path}") from error
+
+    async def back(self) -> None:
+        """Returns when the server answers a call, whatever it says, after it did not answer the last."""
+        await self._back.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits for so long, but no longer than until the server is back."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.back()
+
+    def _ended(self, verb: str, path: str, status: int) -> None:
+        self._on_call(verb, resource_of(path), status)
+        if self.silent and status:
+            self._back.set()  # wakes all who wait now
+            self._back.clear()
+        self.silent = not status
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

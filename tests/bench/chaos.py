@@ -1,6 +1,6 @@
 """Rollouts under load while operator, gateway and model processes are killed at random.
 
-    python -m tests.bench.chaos [--rollouts 100] [--rate 500]
+    python -m tests.bench.chaos [--rollouts 100] [--rate 500] [--longest SECONDS]
 
 A local cluster of its own: two operators, two gateways, two cohorts. What counts as lost is told in
 docs/benchmarks.md.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kohort_local import manifests
+from kohort_local.admin import AdminClient
 from kohort_local.cluster import Cluster
 from kohort_local.install import Installation, images, install
 from kohort_local.models import train
@@ -33,10 +35,32 @@ from tests.e2e.world import Model
 NAME = "chaos"
 POINT = "example.com/rollout"
 STEPS = [{"weight": 20, "hold": "1s"}, {"weight": 60, "hold": "1s"}]
-BETWEEN_KILLS = (1.0, 4.0)  # seconds
+BETWEEN_KILLS = (1.0, 5.0)  # seconds
 PATIENCE = 180.0
+LOOK_SECONDS = 0.2
 # A request that was under way on a gateway that is killed is heard of within this many seconds.
 CUT_SECONDS = 3.0
+
+
+class StuckError(Exception):
+    """A rollout did not come to its end; the message is what was there instead."""
+
+
+@dataclass
+class Look:
+    """Looks at the cluster without a process for each look, of which there are some every second."""
+
+    admin: AdminClient
+
+    def model(self) -> dict[str, Any]:
+        """The model that is rolled out; empty when the API server does not answer."""
+        path = f"/apis/kohort.dev/v1alpha1/namespaces/default/modeldeployments/{NAME}"
+        return self.admin.get(path) or {}
+
+    def pods(self, namespace: str, label: str) -> list[dict[str, Any]]:
+        """Pods with a label; none when the API server does not answer."""
+        found = self.admin.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={label}")
+        return list((found or {}).get("items", []))
 
 
 @dataclass
@@ -47,7 +71,7 @@ class Killer:
     stable: with nobody left to answer there is nothing to show.
     """
 
-    model: Model
+    look: Look
     directory: Path
     chance: random.Random
     kills: Counter[str] = field(default_factory=Counter)
@@ -74,15 +98,15 @@ class Killer:
                     self.gateway_kills.append(time.monotonic())
 
     def _choose(self, what: str) -> dict[str, Any] | None:
-        kubectl = self.model.kubectl
         if what == "model":
-            found = kubectl.get("pods", "-l", f"kohort.dev/model={NAME}")["items"]
-            stable = {c["stable"] for c in self.model.status.get("cohorts", [])}
+            stable = {c["stable"] for c in self.look.model().get("status", {}).get("cohorts", [])}
+            if not stable:
+                return None
+            found = self.look.pods("default", f"kohort.dev/model={NAME}")
             ready = Counter(_revision(pod) for pod in found if _ready(pod))
             pods = [p for p in found if _revision(p) not in stable or ready[_revision(p)] > 1]
         else:
-            label = f"app.kubernetes.io/component={what}"
-            pods = kubectl.get("pods", "-n", manifests.NAMESPACE, "-l", label)["items"]
+            pods = self.look.pods(manifests.NAMESPACE, f"app.kubernetes.io/component={what}")
             if what == "gateway" and sum(map(_ready, pods)) < len(pods):
                 return None
         pods = [pod for pod in pods if _ready(pod)]
@@ -101,8 +125,9 @@ def _ready(pod: dict[str, Any]) -> bool:
 class Rollouts:
     """One rollout after the other, each of a random kind, and whether it ended as it must."""
 
-    def __init__(self, model: Model, chance: random.Random) -> None:
+    def __init__(self, model: Model, look: Look, chance: random.Random) -> None:
         self._model = model
+        self._look = look
         self._chance = chance
         self._number = 0
         self._stable: dict[str, str] = {}
@@ -167,8 +192,10 @@ class Rollouts:
             cohort["steps"] = STEPS
         await asyncio.to_thread(model.kubectl.apply, manifest)
         if version == "v3":
-            await self._until("it is known", lambda s: s["desired"] not in self._stable.values())
-            self.bad.add((await asyncio.to_thread(lambda: model.status))["desired"])
+            status = await self._until(
+                "it is known", lambda s: s["desired"] not in self._stable.values()
+            )
+            self.bad.add(status["desired"])
 
     async def _say(self, verb: str) -> None:
         line = f"{verb} id={verb}-{self._number}"
@@ -193,13 +220,14 @@ class Rollouts:
         end = time.monotonic() + PATIENCE
         status: dict[str, Any] = {}
         while time.monotonic() < end:
-            found = await asyncio.to_thread(self._model.kubectl.get, "mdep", NAME)
-            status = found.get("status") or {}
-            seen = status.get("observedGeneration") == found["metadata"]["generation"]
-            if seen and status.get("cohorts") and true(status):
-                return status
-            await asyncio.sleep(0.3)
-        raise SystemExit(f"never happened: {what}; {status}")
+            found = await asyncio.to_thread(self._look.model)
+            if found:
+                status = found.get("status") or {}
+                seen = status.get("observedGeneration") == found["metadata"]["generation"]
+                if seen and status.get("cohorts") and true(status):
+                    return status
+            await asyncio.sleep(LOOK_SECONDS)
+        raise StuckError(f"never happened: {what}; {status}")
 
 
 def report(
@@ -238,13 +266,20 @@ def report(
 
 
 async def storm(
-    installation: Installation, directory: Path, models: Path, number: int, rate: float
+    installation: Installation,
+    cluster: Cluster,
+    models: Path,
+    number: int,
+    rate: float,
+    longest: float,
 ) -> tuple[list[str], bool]:
-    """So many rollouts at this many requests a second."""
+    """So many rollouts at this many requests a second; fewer when ``longest`` seconds are over."""
     versions, digits = train(models)
     chance = random.Random(4)
     model = Model(installation.kubectl, installation.gateway_url, NAME, versions, digits)
-    rollouts, killer = Rollouts(model, chance), Killer(model, directory, random.Random(5))
+    look = Look(cluster.admin)
+    rollouts = Rollouts(model, look, chance)
+    killer = Killer(look, cluster.state_dir, random.Random(5))
     await rollouts.first()
     period = 0.5
     each = max(1, round(rate * period / 2))
@@ -259,16 +294,20 @@ async def storm(
         killing = asyncio.create_task(killer.run())
         try:
             for index in range(number):
+                if time.monotonic() - began > longest:
+                    break
                 await rollouts.next()
                 account = traffic.account
                 said = f"{index + 1} rollouts, {dict(rollouts.done)}, killed {dict(killer.kills)}"
                 seen = f"{account.total} requests, {len(account.lost)} lost, {len(account.cut)} cut"
                 print(f"{time.monotonic() - began:.0f} s: {said}; {seen}", file=sys.stderr)
+        except StuckError as error:
+            rollouts.problems.append(str(error))
         finally:
             killing.cancel()
         seconds = time.monotonic() - began
-    if killing.done() and not killing.cancelled() and (error := killing.exception()):
-        raise error
+    if killing.done() and not killing.cancelled() and (failure := killing.exception()):
+        raise failure
     return report(traffic.account, rollouts, killer, seconds)
 
 
@@ -277,14 +316,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=100)
     parser.add_argument("--rate", type=float, default=500, help="requests a second")
+    parser.add_argument(
+        "--longest", type=float, default=math.inf, help="seconds after which no rollout begins"
+    )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        directory = Path(made) / "cluster"
-        with Cluster(directory, images=images(), back_off_cap=1.0) as cluster:
-            installation = install(cluster.kubeconfig, cluster.node_port_range)
-            lines, good = asyncio.run(
-                storm(installation, directory, Path(made) / "models", given.rollouts, given.rate)
-            )
+    with (
+        tempfile.TemporaryDirectory() as made,
+        Cluster(Path(made) / "cluster", images=images(), back_off_cap=1.0) as cluster,
+    ):
+        installation = install(cluster.kubeconfig, cluster.node_port_range)
+        models = Path(made) / "models"
+        lines, good = asyncio.run(
+            storm(installation, cluster, models, given.rollouts, given.rate, given.longest)
+        )
     print("\n".join(lines))
     sys.exit(not good)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
+from kohort.analysis.betting import log_mean
 from kohort.analysis.latency import advance, begin, decode
 from kohort.analysis.reading import Reading, Slots, SlotTotals, packed
 from kohort.analysis.sequential import Rates, Trial
@@ -140,7 +141,7 @@ def ends(world: Timing, count: int, seed: int) -> Iterator[End]:
             evidence = advance(evidence, reading, trial, LATENCY, rates, now)
             state = decode(evidence.state)
             assert state is not None
-            crossed = math.fsum(map(math.exp, state.logs)) / len(state.logs) >= 1 / ALPHA
+            crossed = log_mean(state.logs) >= math.log(1 / ALPHA)
             if crossed and accused is None:
                 accused = reading.at - first.at
             if evidence.verdict is Verdict.FAIL:

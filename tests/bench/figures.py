@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -71,6 +72,23 @@ class Page:
 NO_PAGE = Page(0, ())
 
 
+def quantile(before: Page, after: Page, histogram: str, share: float) -> float:
+    """The value below which a share of a histogram's new observations are, straight within a bucket.
+
+    NaN without any; the greatest finite bound for what is beyond it.
+    """
+    old = before.by(f"{histogram}_bucket", "le")
+    counts = {float(le): n - old[le] for le, n in after.by(f"{histogram}_bucket", "le").items()}
+    bounds = sorted(counts)
+    wanted, below, lower = share * counts[bounds[-1]] if bounds else 0.0, 0.0, 0.0
+    for bound in bounds if wanted else ():
+        if counts[bound] >= wanted:
+            inside = (wanted - below) / (counts[bound] - below)
+            return lower if bound == math.inf else lower + (bound - lower) * inside
+        below, lower = counts[bound], bound
+    return math.nan
+
+
 async def read(session: aiohttp.ClientSession, url: str) -> Page:
     """The metrics page at ``url``.
 
@@ -78,7 +96,11 @@ async def read(session: aiohttp.ClientSession, url: str) -> Page:
         aiohttp.ClientError: nobody answers.
     """
     async with session.get(url) as answer:
-        text = await answer.text()
+        return parse(await answer.text())
+
+
+def parse(text: str) -> Page:
+    """A metrics page out of its text."""
     found = (
         Sample(name, dict(_LABEL.findall(labels)), float(value))
         for name, labels, value in _SAMPLE.findall(text)

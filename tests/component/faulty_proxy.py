@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from kohort.kube import Server
+from kohort.kube import Server, resource_of
 from tests.component.operator_parts import free_port
 
 HOP_BY_HOP = {"host", "content-length", "transfer-encoding", "connection"}
@@ -57,12 +58,14 @@ class _Bucket:
 class FaultyProxy:
     """Listens on 127.0.0.1 without TLS, in a thread of its own; ``faults`` may be set at any time.
 
-    ``answered``: by whom (the proxy or the server) and with which status.
+    ``answered``: by whom (the proxy or the server) and with which status. ``written``: when (by the
+    monotonic clock) the server last took a write of each resource.
     """
 
     def __init__(self, server: Server, seed: int = 5) -> None:
         self.faults = NONE
         self.answered: Counter[tuple[str, int]] = Counter()
+        self.written: dict[str, float] = {}
         self.port = free_port()
         self._server = server
         self._chance = random.Random(seed)
@@ -128,6 +131,8 @@ class FaultyProxy:
             request.method, request.raw_path, headers=headers, data=await request.read() or None
         ) as answer:
             self.answered["server", answer.status] += 1
+            if request.method != "GET" and answer.status < 300:
+                self.written[resource_of(request.path)] = time.monotonic()
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
             if request.query.get("watch", "") in ("1", "true") and answer.status == 200:
                 return await self._stream(request, answer, kept, faults)

@@ -228,14 +228,19 @@ def test_somebody_who_may_only_read_is_told_what_is_missing(
     path.write_bytes(yaml.encode(settings))
 
     assert kohort(cluster, "why", digits, KUBECONFIG=str(path)).returncode == 0
-    edited = manifest(tmp_path / "edited.yaml", digits, 4)
+    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1}, replicas=8)
     planned = kohort(cluster, "plan", "-f", edited, KUBECONFIG=str(path))
     assert planned.stdout.startswith("digits: a new revision, v4\n")
+    assert "whether they are is not known: you may not list nodes" in one_line(planned.stdout)
     assert planned.stderr.startswith("the cluster was not asked what it makes of the file: ")
     answer = kohort(cluster, "abort", digits, KUBECONFIG=str(path))
     assert (answer.returncode, answer.stdout) == (1, "")
     assert f"system:serviceaccount:{NAMESPACE}:reader" in answer.stderr
     assert "ask for a role that may patch modeldeployments.kohort.dev" in answer.stderr
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def manifest(path: Path, name: str, version: int, **spec: object) -> str:
@@ -262,6 +267,17 @@ def test_a_plan_is_told_from_what_the_cluster_has_and_changes_nothing(
     assert "spec.replicas: (default) -> 3" in told.stdout
     assert "v4 serves all of it" in told.stdout
     assert models.get_namespaced_custom_object(*PLACE, digits) == before
+
+
+def test_a_plan_counts_the_gpus_that_are_free(
+    cluster: Cluster, digits: str, tmp_path: Path
+) -> None:
+    edited = manifest(tmp_path / "edited.yaml", digits, 4, gpu={"count": 1}, replicas=8)
+    cluster.set_gpus(3)
+    told = kohort(cluster, "plan", "-f", edited)
+    cluster.set_gpus(0)
+    assert "have to be free for" in one_line(told.stdout)
+    assert "; now there are enough for 3 more pods." in one_line(told.stdout)
 
 
 def test_a_plan_of_what_is_not_there_makes_it_not(

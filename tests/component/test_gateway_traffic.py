@@ -304,6 +304,40 @@ async def test_a_client_of_http_1_0_is_answered(
     two.server.withdraw(wanted.key)
 
 
+async def test_requests_under_way_on_a_pod_that_dies_are_all_answered_by_another(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    dying = await asyncio.start_server(hold, LOCALHOST, 0)
+    pods = (servers["r1"].endpoint, Endpoint(LOCALHOST, dying.sockets[0].getsockname()[1]))
+    wanted = table(0, key=ModelKey("shop", "dying"))
+    two.server.publish(wanted, {"r1": pods})
+    await two.effective(wanted)
+    before = servers["r1"].requests.total()
+
+    async def ask(number: int) -> int:
+        headers = {"x-client-id": f"c{number}", "x-wait": "2"}
+        url = f"{two.gateways[0].url}/shop/dying/v2"
+        async with two.session.get(url, headers=headers) as response:
+            return response.status
+
+    async def under_way() -> bool:
+        return servers["r1"].requests.total() - before + len(held) >= 80
+
+    asking = [asyncio.create_task(ask(number)) for number in range(80)]
+    await until(under_way)
+    assert len(held) > 20
+    dying.close()
+    for writer in held:
+        writer.transport.abort()
+    assert [await each for each in asking] == [200] * 80
+    two.server.withdraw(wanted.key)
+
+
 async def _asked(server: ModelServer, client: str, before: int) -> bool:
     """Whether one more request of a client has arrived."""
     return server.requests[client] > before

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from kohort_local.traffic import Account
-from tests.e2e.lane import CLIENTS, POINT, End, Lane
+from tests.e2e.ends import POINT, End
+from tests.e2e.lane import CLIENTS, FEW, Lane
 
 Kind = Literal["call", "push"]
 STEPS = [{"weight": 50, "hold": "1s"}]
@@ -20,14 +20,15 @@ PATIENT_STEPS = [{"weight": 50, "hold": "8s"}]
 async def ask_for(lane: Lane, version: str, point: str) -> None:
     """Apply a version as a revision of its own."""
     steps = PATIENT_STEPS if version == "v3" else STEPS
-    template = {"metadata": {"annotations": {POINT: point}}}
-    cohorts = [{**c, "steps": steps} for c in lane.model.manifest(version)["spec"]["cohorts"]]
-    await asyncio.to_thread(
-        partial(
-            lane.model.apply, version, template=template, cohorts=cohorts,
-            keepWarm="0s", historyLimit=5,
-        )
-    )  # fmt: skip
+    template = {
+        "metadata": {"annotations": {POINT: point}},
+        # Nobody may miss a pod by the time it is deleted; a second later it is gone.
+        "spec": {"terminationGracePeriodSeconds": 1},
+    }
+    manifest = lane.model.manifest(version, template=template, keepWarm="0s", historyLimit=5)
+    for cohort in manifest["spec"]["cohorts"]:
+        cohort["steps"] = steps
+    await lane.apply(manifest)
 
 
 async def promote(lane: Lane, point: str) -> None:
@@ -117,12 +118,18 @@ SCENARIOS: dict[str, Scenario] = {
 
 @dataclass
 class Run:
-    """One rollout with at most one interruption."""
+    """One rollout with at most one interruption.
+
+    ``blown``: there was one. ``count``: calls or pushes of this rollout. ``seconds``: how long it took.
+    """
 
     blown: bool
     count: int
+    seconds: float
     problems: list[str] = field(default_factory=list)
     requests: int = 0
+    lost: int = 0
+    misrouted: int = 0
 
 
 async def prepare(lane: Lane, scenario: Scenario) -> None:
@@ -131,42 +138,50 @@ async def prepare(lane: Lane, scenario: Scenario) -> None:
     for version, point in scenario.start:
         await ask_for(lane, version, point)
         async with lane.model.traffic(*CLIENTS):
-            await lane.settled()
+            await lane.rested()
 
 
-async def run(lane: Lane, scenario: Scenario, point: str, kind: Kind, at: int) -> Run:
-    """Go through a rollout while clients call; the operator is ended at the ``at``-th call or push."""
-    before = await lane.settled()
+async def run(
+    lane: Lane, scenario: Scenario, point: str, kind: Kind, at: int, *, last: bool = True
+) -> Run:
+    """Go through a rollout while clients call; the operator is ended at the ``at``-th call or push.
+
+    It is over when nothing is left over, or, unless it is the ``last``, when nothing is under way.
+    """
+    before, began = await lane.rested(), time.monotonic()
     fuse = lane.calls if kind == "call" else lane.pushes
     restarts = lane.restarts
-    async with lane.bystander.traffic(*CLIENTS[1:]) as beside:
+    over = lane.settled if last else lane.rested
+    async with lane.bystander.traffic(*FEW[1:]) as beside:
         if scenario.outage:
             async with lane.model.traffic(*CLIENTS) as first:
                 await _served(lane, first.account)
             fuse.set(at)
             await scenario.act(lane, point)
-            await lane.settled()
+            await lane.rested()
             await lane.until(lane.ready, "it says that it is ready")
             async with lane.model.traffic(*CLIENTS) as second:
-                after = await lane.settled()
+                after = await over()
                 await _served(lane, second.account)
-            accounts = [first.account, second.account]
         else:
-            async with lane.model.traffic(*CLIENTS) as traffic:
-                await _served(lane, traffic.account)
-                fuse.set(at)
-                await scenario.act(lane, point)
-                after = await lane.settled()
-            accounts = [traffic.account]
-    done = Run(fuse.blown, fuse.count)
+            async with lane.model.traffic(*FEW) as second:
+                async with lane.model.traffic(*CLIENTS) as first:
+                    await _served(lane, first.account)
+                    fuse.set(at)
+                    await scenario.act(lane, point)
+                    await lane.rested()
+                after = await over()
+    done = Run(fuse.blown, fuse.count, time.monotonic() - began)
     fuse.set(0)
     ended = after.end(before, point)
     if ended not in scenario.ends:
         done.problems.append(f"ended as {ended}")
     if done.blown and lane.restarts != restarts + 1:
         done.problems.append(f"{lane.restarts - restarts} restarts")
-    for account in (*accounts, beside.account):
+    for account in (first.account, second.account, beside.account):
         done.requests += account.total
+        done.lost += len(account.lost)
+        done.misrouted += len(account.misrouted)
         done.problems += _noticed(account, scenario)
     return done
 
@@ -182,10 +197,10 @@ async def _served(lane: Lane, account: Account) -> None:
 
 def _noticed(account: Account, scenario: Scenario) -> list[str]:
     """What clients noticed that they must not."""
-    found: list[Any] = [*account.lost, *account.misrouted]
+    found = [str(answer) for answer in (*account.lost, *account.misrouted)]
     found += [f"{c} saw {path}" for c, path in account.paths.items() if len(path) > scenario.hops]
     if refused := account.refused("singles"):
         found.append(f"{refused} requests of singles failed")
     if scenario.ends[0].cohorts[0][3] == "Stable" and (refused := account.refused("batchers")):
         found.append(f"{refused} requests of batchers failed")
-    return [str(each) for each in found]
+    return found

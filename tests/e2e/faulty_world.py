@@ -12,7 +12,11 @@ from kohort.kube import from_kubeconfig
 from kohort_local import manifests
 from kohort_local.cluster import Cluster
 from kohort_local.install import Installation, images, install
-from tests.component.faulty_proxy import FaultyProxy
+from tests.component.faulty_proxy import Faults, FaultyProxy
+
+THROTTLED = Faults(calls_per_second=5)
+SHORT_WATCHES = Faults(watch_seconds=1)
+GONE = Faults(watch_seconds=1, watch_error=410)
 
 OPERATOR = f"deployment/{manifests.OPERATOR}"
 

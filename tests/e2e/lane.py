@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,137 +20,31 @@ from typing import Any
 import msgspec
 
 from kohort.act.permissions import GATEWAY_SECRET, OPERATOR_SECRET
-from kohort.kube import ApiError, Kube, Server, from_kubeconfig
+from kohort.kube import APPLY, MERGE, ApiError, Kube, Server, from_kubeconfig
 from kohort.route.envoy.identity import Identity
 from kohort_local import manifests
 from kohort_local.cluster import Cluster
 from kohort_local.kubectl import Kubectl
 from kohort_local.models import Digits
 from kohort_local.traffic import Clients
-from tests.component.operator_parts import LEASE, OperatorProcess, free_port
+from tests.component.operator_parts import PATIENT_LEASE, OperatorProcess, free_port
+from tests.e2e.ends import Json, View
 from tests.e2e.interruptions import ApiProxy, Fuse, RouteProxy, plain_kubeconfig
 from tests.e2e.world import Model
 
 NAME, BYSTANDER = "rolled", "bystander"
-POINT = "example.com/point"
 CLIENTS = (
-    Clients("batchers", {"x-app": "archive"}, count=24, rows=16, period=0.8),
-    Clients("singles", {"x-app": "scanner"}, count=24, rows=1, period=0.8),
+    Clients("batchers", {"x-app": "archive"}, count=24, rows=16, period=2.0),
+    Clients("singles", {"x-app": "scanner"}, count=24, rows=1, period=2.0),
 )
-PATIENCE = 180.0
-LOOK_SECONDS = 0.25
-
-Json = dict[str, Any]
+# So few that they may call for as long as pods take to go.
+FEW = tuple(replace(group, count=4) for group in CLIENTS)
+PATIENCE = 180.0  # seconds; a machine with many lanes takes several times what a rollout needs
+LOOK_SECONDS = 0.5
 
 
 class StuckError(Exception):
     """Something awaited did not come; the message is what was there instead."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a rollout ended, in words that are the same for every repetition of it.
-
-    ``cohorts``: name, file of the model, which revision that is (``same`` as before, of ``this``
-    rollout, ``passed`` over, or a ``former``), phase. ``deployments``: which revision, pods.
-    """
-
-    cohorts: tuple[tuple[str, str, str, str], ...]
-    ready: str
-    deployments: tuple[tuple[str, int], ...]
-    new_records: int
-
-
-@dataclass
-class View:
-    """What the API server tells of a lane's model."""
-
-    model: Json
-    deployments: list[Json]
-    pods: list[Json]
-    records: list[Json]
-
-    @property
-    def status(self) -> Json:
-        return dict(self.model.get("status") or {})
-
-    @property
-    def cohorts(self) -> dict[str, Json]:
-        return {c["name"]: c for c in self.status.get("cohorts", [])}
-
-    def stable(self) -> dict[str, str]:
-        """Stable revision by cohort."""
-        return {name: c.get("stable", "") for name, c in self.cohorts.items()}
-
-    def record_names(self) -> set[str]:
-        return {r["metadata"]["name"] for r in self.records}
-
-    def unsettled(self) -> str:
-        """What is still under way or left over; empty when nothing is."""
-        status, meta = self.status, self.model["metadata"]
-        line = meta.get("annotations", {}).get("kohort.dev/command", "")
-        if status.get("observedGeneration") != meta["generation"]:
-            return "the spec was not seen"
-        if line and status.get("command", {}).get("line") != line:
-            return "the command was not carried out"
-        for cohort in self.cohorts.values():
-            if cohort["phase"] not in ("Stable", "RolledBack") or cohort.get("canary"):
-                return f"{cohort['name']} is {cohort['phase']}: {cohort.get('message')}"
-        wanted = set(self.stable().values())
-        found = {d["metadata"]["name"] for d in self.deployments}
-        if found != wanted:
-            return f"Deployments {sorted(found)} instead of {sorted(wanted)}"
-        strangers = [o for o in (*self.deployments, *self.pods) if not self._belongs(o)]
-        if strangers:
-            return f"left over: {[o['metadata']['name'] for o in strangers]}"
-        pods = sum(d["spec"]["replicas"] for d in self.deployments)
-        if len(self.pods) != pods:
-            return f"{len(self.pods)} pods instead of {pods}"
-        ready = sum(d.get("status", {}).get("readyReplicas", 0) for d in self.deployments)
-        return "" if ready == pods else f"{ready} of {pods} pods are ready"
-
-    def _belongs(self, item: Json) -> bool:
-        meta = item["metadata"]
-        if "deletionTimestamp" in meta:
-            return False
-        owners = [o["uid"] for o in meta.get("ownerReferences", []) if o["kind"] != "ReplicaSet"]
-        return not owners or owners == [self.model["metadata"]["uid"]]
-
-    def end(self, before: View, point: str) -> End:
-        """This end of a rollout that began at ``before``."""
-        points = {
-            d["metadata"]["name"]: d["spec"]["template"]["metadata"]
-            .get("annotations", {})
-            .get(POINT, "")
-            for d in self.deployments
-        }
-        files = {r["name"]: Path(r["uri"]).stem for r in self.status["revisions"]}
-        was = before.stable()
-
-        def role(cohort: str, revision: str) -> str:
-            if was.get(cohort) == revision:
-                return "same"
-            told = points.get(revision, "")
-            return {point: "this", f"{point}-passed": "passed"}.get(told, "former")
-
-        ready = next(c for c in self.status["conditions"] if c["type"] == "Ready")
-        return End(
-            cohorts=tuple(
-                (name, files[c["stable"]], role(name, c["stable"]), c["phase"])
-                for name, c in sorted(self.cohorts.items())
-            ),
-            ready=f"{ready['status']} {ready['reason']}",
-            deployments=tuple(
-                sorted(
-                    (
-                        (points[d["metadata"]["name"]] == point and "this") or "other",
-                        d["spec"]["replicas"],
-                    )
-                    for d in self.deployments
-                )
-            ),
-            new_records=len(self.record_names() - before.record_names()),
-        )
 
 
 class Lane:
@@ -176,6 +72,7 @@ class Lane:
         self._gateway_port = gateway_port
         self._api_port, self._own_routes, self._routes_port = free_port(), free_port(), free_port()
         self._process: OperatorProcess | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self.restarts = 0
 
     def _kill(self) -> None:
@@ -193,8 +90,8 @@ class Lane:
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}}
             await asyncio.to_thread(kubectl.apply, namespace)
             stack.callback(self._kill)
-            keeping = asyncio.create_task(self._keep_running())
-            stack.callback(keeping.cancel)
+            self._keeping = asyncio.create_task(self._keep_running())
+            stack.callback(self._keeping.cancel)
             proxy = RouteProxy(
                 self._own_routes,
                 await self._identity(OPERATOR_SECRET),
@@ -220,7 +117,8 @@ class Lane:
         """Start the operator, and again whenever it was ended: under the same name, as a pod's is."""
         config = plain_kubeconfig(self._directory / f"{self.name}.kubeconfig", self._api_port)
         flags = (
-            *LEASE,
+            # The next one has the same name and need not wait; a machine with many lanes is slow.
+            *PATIENT_LEASE,
             f"--namespace={self.name}",
             f"--watch-namespaces={self.name}",
             "--scrape-interval=500ms",
@@ -229,8 +127,7 @@ class Lane:
         while True:
             log = self._directory / f"{self.name}.log"
             self._process = OperatorProcess(config, "operator-0", log, flags)
-            await asyncio.to_thread(self._process.process.wait)
-            if self._process.process.returncode != -signal.SIGKILL:
+            if await _ended(self._process.process) != -signal.SIGKILL:
                 raise StuckError(f"the operator ended by itself; see {log}")
             self.restarts += 1
 
@@ -255,11 +152,13 @@ class Lane:
         )
         return Identity.of({k: base64.b64decode(v) for k, v in secret["data"].items()})
 
-    async def until(self, look: Callable[[], Any], what: str, within: float = 60) -> Any:
+    async def until(self, look: Callable[[], Any], what: str, within: float = PATIENCE) -> Any:
         """The first true value of awaiting ``look()``."""
         try:
             async with asyncio.timeout(within):
-                while not (value := await look()):  # noqa: ASYNC110
+                while not (value := await look()):
+                    if self._keeping and self._keeping.done():
+                        self._keeping.result()
                     await asyncio.sleep(LOOK_SECONDS)
                 return value
         except TimeoutError:
@@ -274,11 +173,16 @@ class Lane:
             raise
         return found
 
-    async def view(self) -> View | None:
-        """Everything about the rolled-out model now; None while it does not exist."""
+    async def view(self, told: Callable[[View], str] = lambda _: "") -> View | None:
+        """Everything about the rolled-out model now; None while it does not exist.
+
+        When ``told`` says something of the model alone, nothing else is asked for.
+        """
         model = await self._get(self._path(NAME))
         if model is None:
             return None
+        if told(view := View(model, [], [], [])):
+            return view
         lists = []
         for kind in (
             "apis/apps/v1/{}/deployments",
@@ -308,37 +212,74 @@ class Lane:
         status = ((await self._get(self._path(NAME))) or {}).get("status", {})
         return next((c for c in status.get("cohorts", []) if c["name"] == name), {})
 
+    async def rested(self) -> View:
+        """The model once nothing is under way; pods that nobody uses any more may still be there."""
+        return await self._view_without(lambda _: "")
+
     async def settled(self) -> View:
         """The model once nothing is under way and nothing is left over."""
+        return await self._view_without(View.left_over)
+
+    async def _view_without(self, more: Callable[[View], str]) -> View:
         last = ["it does not exist"]
 
         async def look() -> View | None:
-            view = await self.view()
+            view = await self.view(View.under_way)
             if view is None:
                 return None
-            last[0] = view.unsettled()
+            last[0] = view.under_way() or more(view)
             return None if last[0] else view
 
         try:
-            view: View = await self.until(look, "a settled model")
+            view: View = await self.until(look, "an end")
         except StuckError as error:
             raise StuckError(f"{error}; {last[0]}") from None
         return view
 
+    async def apply(self, manifest: Json) -> None:
+        """Server-side apply of the model, as ``kubectl apply`` does it."""
+        who = {"fieldManager": "kubectl", "force": "true"}
+        await self._kube.call(
+            "PATCH", self._path(NAME), params=who, body=manifest, content_type=APPLY
+        )
+
     async def delete(self) -> None:
         """Delete the model; returns once it is gone."""
-        kubectl = self.model.kubectl
-        await asyncio.to_thread(
-            kubectl, "delete", "mdep", NAME, "-n", self.name, "--ignore-not-found"
+        if await self._get(self._path(NAME)) is None:
+            return
+        await self._kube.call("DELETE", self._path(NAME))
+
+        async def gone() -> bool:
+            return await self._get(self._path(NAME)) is None
+
+        await self.until(gone, "the model is gone")
+
+    async def logs(self) -> str:
+        """The ends of what operator and gateway have written."""
+        kubectl, gateway = self.model.kubectl, f"deployment/{manifests.GATEWAY}"
+        told = await asyncio.to_thread(
+            kubectl, "logs", gateway, f"--namespace={self.name}", "--tail=20"
         )
+        operator = (self._directory / f"{self.name}.log").read_text().splitlines()[-40:]
+        return "\n".join([*operator, told])
 
     async def annotate(self, line: str) -> None:
         """Give a command as anybody can."""
-        await asyncio.to_thread(
-            self.model.kubectl,
-            *("annotate", "--overwrite", "-n", self.name, f"mdep/{NAME}"),
-            f"kohort.dev/command={line}",
-        )
+        change = {"metadata": {"annotations": {"kohort.dev/command": line}}}
+        await self._kube.call("PATCH", self._path(NAME), body=change, content_type=MERGE)
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    """A process's exit code; no thread waits for it, of which there are few for many lanes."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
 
 
 def lanes(

@@ -13,15 +13,12 @@ from kohort_local.cluster import Cluster
 from kohort_local.install import Installation
 from kohort_local.models import Digits
 from tests.component.faulty_proxy import NONE, Faults, FaultyProxy
-from tests.e2e.faulty_world import faulty_world
+from tests.e2e.faulty_world import GONE, SHORT_WATCHES, THROTTLED, faulty_world
 from tests.e2e.world import Model, in_thread, nobody_noticed
 
 World = tuple[Cluster, Installation, FaultyProxy]
 
 BROKEN = Faults(share=0.2, codes=(409, 500))
-THROTTLED = Faults(calls_per_second=5)
-SHORT_WATCHES = Faults(watch_seconds=1)
-GONE = Faults(watch_seconds=1, watch_error=410)
 OUTAGE_SECONDS = 5
 
 
@@ -44,19 +41,6 @@ def faulty(
     installation.kubectl("delete", "mdep", name, "--ignore-not-found")
 
 
-def decided(model: Model) -> dict[str, list[str]]:
-    """The decisions on each cohort, newest first."""
-    return {
-        c["name"]: [d["action"] for d in c.get("decisions", [])] for c in model.status["cohorts"]
-    }
-
-
-def records(model: Model) -> int:
-    """How many revisions are on record."""
-    found = model.kubectl.get("controllerrevisions", "-l", f"kohort.dev/model={model.name}")
-    return len(found["items"])
-
-
 @pytest.mark.parametrize(
     ("faults", "seen"),
     [
@@ -75,17 +59,17 @@ async def test_rollouts_end_as_they_must_on_an_api_server_in_trouble(
         proxy.faults = faults
         faulty.apply("v2")
         await in_thread("v2 serves both", partial(faulty.serves, singles="v2", batchers="v2"))
-        assert decided(faulty) == {"batchers": ["Promoted"] * 2, "singles": ["Promoted"] * 2}
+        assert faulty.decided() == {"batchers": ["Promoted"] * 2, "singles": ["Promoted"] * 2}
         faulty.apply("v3")
         await in_thread("v3 goes where it may", partial(faulty.serves, singles="v3", batchers="v2"))
     assert seen <= proxy.answered.keys()
     nobody_noticed(traffic.account)
     assert not traffic.account.refused("singles")
-    assert decided(faulty) == {
+    assert faulty.decided() == {
         "batchers": ["RolledBack", "Promoted", "Promoted"],
         "singles": ["Promoted"] * 3,
     }
-    assert records(faulty) == 3
+    assert faulty.records() == 3
 
 
 @pytest.mark.parametrize("part", ["kube-apiserver", "etcd"])
@@ -103,5 +87,5 @@ async def test_clients_and_a_rollout_outlive_a_control_plane_that_stops(
         await asyncio.to_thread(cluster.start, part)
         await in_thread("v2 serves both", partial(faulty.serves, singles="v2", batchers="v2"))
     nobody_noticed(traffic.account)
-    assert decided(faulty) == {"batchers": ["Promoted"] * 2, "singles": ["Promoted"] * 2}
-    assert records(faulty) == 2
+    assert faulty.decided() == {"batchers": ["Promoted"] * 2, "singles": ["Promoted"] * 2}
+    assert faulty.records() == 2

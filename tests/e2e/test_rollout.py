@@ -70,6 +70,18 @@ async def test_a_revision_that_fails_mirrored_requests_goes_back_before_it_has_a
     assert metrics == ["errors", "latency", "mirror"]
 
 
+async def test_a_wait_right_after_an_apply_is_over_when_the_new_model_serves(model: Model) -> None:
+    """Nobody has seen the new spec yet when the wait begins: the former one's Ready must not end it."""
+    wait = ("wait", "--for=condition=Ready", f"mdep/{model.name}", "--timeout=50s")
+    model.apply("v1")
+    model.kubectl(*wait)
+    assert model.serves(singles="v1", batchers="v1")
+    async with model.traffic():
+        model.apply("v2")
+        await asyncio.to_thread(model.kubectl, *wait)
+        assert model.serves(singles="v2", batchers="v2")
+
+
 async def test_promotion_restarts_no_pod(model: Model) -> None:
     async with model.served("v1") as traffic:
         model.apply("v2")

@@ -91,6 +91,17 @@ class Model:
         """One condition; empty when absent."""
         return next((c for c in self.status.get("conditions", []) if c["type"] == kind), {})
 
+    def decided(self) -> dict[str, list[str]]:
+        """The decisions on each cohort, newest first."""
+        cohorts = self.status["cohorts"]
+        return {c["name"]: [d["action"] for d in c.get("decisions", [])] for c in cohorts}
+
+    def records(self) -> int:
+        """How many revisions are on record."""
+        label = f"kohort.dev/model={self.name}"
+        found = self.kubectl.get("controllerrevisions", "-n", self.namespace, "-l", label)
+        return len(found["items"])
+
     def serves(self, **versions: str) -> bool:
         """Whether each cohort has ended on the version given for it, with nothing under way."""
         status = self.status

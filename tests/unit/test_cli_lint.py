@@ -197,6 +197,13 @@ def test_a_careful_spec_gets_no_advice(spec: dict[str, Any]) -> None:
     assert remarks(manifest(**spec)) == []
 
 
+def test_a_single_pod_has_no_room_to_swap() -> None:
+    swap = {"count": 1, "capacity": "Swap"}
+    one, two = (remarks(manifest(**{**CAREFUL, "replicas": n, "gpu": swap})) for n in (1, 2))
+    assert any("waits until another GPU is free" in told for told in one)
+    assert two == []
+
+
 def test_a_look_before_any_client_has_it_compares_nothing() -> None:
     steps = [{"weight": 0, "pause": {}}, {"weight": 100, "hold": "5m"}]
     (told,) = remarks(manifest(replicas=2, cohorts=[{**EVERYONE, "steps": steps}]))

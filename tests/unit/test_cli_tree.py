@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from rich.cells import cell_len
 
+from kohort.analysis.wording import pairs_message
+from kohort.api.status import Tally
 from kohort.cli.tree import ModelList, tree
 from kohort.cli.view import model_view, pod_view
 from tests.unit.cli_samples import NOW, RESOURCES, pod, printed, view_of
@@ -122,6 +125,22 @@ The operator has not taken in the latest spec yet.
 │     errors  9/9,000 vs 8/9,100 failed (0.1% vs 0.088%)  Pass
 ├── revision v2  file:///models/fries/2.onnx  1/2 ready  desired, canary
 └── revision v1  file:///models/fries/1.onnx  2/2 ready  stable"""
+
+
+def test_what_became_of_mirrored_requests_is_told_once_and_in_words() -> None:
+    seen = pairs_message(Tally(requests=200, failed=4), Tally(requests=200), different=12)
+    resource = copy.deepcopy(RESOURCES["moving"])
+    cohort = resource["status"]["cohorts"][0]
+    cohort["message"] = f"0%: holds until 10:43:30 UTC; {seen}"
+    cohort["evidence"] = [
+        {"metric": "mirror", "message": seen, "canary": {"requests": 200, "failed": 4}}
+    ]
+    text = printed(tree(model_view(resource, (), NOW)), 200)
+    assert "│     0%: holds until 10:43:30 UTC\n" in text
+    assert (
+        "│     mirror  of 200 mirrored requests 4 failed on the canary alone and 0 on stable alone; "
+        "12 answers differ  Insufficient\n"
+    ) in text
 
 
 def test_a_rollout_that_no_operator_has_seen_says_so() -> None:

@@ -308,6 +308,19 @@ def test_a_single_pod_cannot_be_swapped_and_waits_for_a_spare_gpu() -> None:
     cluster.until(Cluster.finished)
 
 
+def test_a_look_at_pods_that_others_use_needs_no_more_of_them_than_there_are() -> None:
+    """Five pods of two revisions with a load each: one of them has two, and is to have no more."""
+    cohorts = (
+        Cohort(name="a", steps=(Step(weight=100),)),
+        Cohort(name="all", after=("a",), steps=(Step(weight=0, hold="5s"), Step(weight=100))),
+    )
+    cluster = serving(model(1, replicas=5, gpu=SWAP, cohorts=cohorts))
+    for version in (2, 3, 4, 5):  # names decide who gets the odd pod
+        cluster.edit(model(version, replicas=5, gpu=SWAP, cohorts=cohorts))
+        cluster.shares.clear()
+        cluster.until(Cluster.finished)
+
+
 def test_where_gpus_come_from_makes_no_revision() -> None:
     assert revision_name(NAME, model(1, gpu=SWAP)) == revision_name(NAME, model(1, gpu=GPU()))
     assert revision_name(NAME, model(1, gpu=SWAP)) != revision_name(NAME, model(1))

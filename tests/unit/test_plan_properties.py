@@ -415,6 +415,18 @@ def ready_means_that_all_is_as_asked_for(cluster: Cluster, world: World, outcome
     assert all(c.observed_generation == cluster.generation for c in conditions.values())
 
 
+def tools_can_tell_at_every_moment(cluster: Cluster, world: World, outcome: Outcome) -> None:
+    """What kstatus, and so Flux, makes of the conditions: in progress, failed or current."""
+    conditions = {c.type: c for c in outcome.status.conditions}
+    true = {kind for kind, c in conditions.items() if c.status == "True"}
+    assert outcome.status.observed_generation == cluster.generation
+    assert true & {"Ready", "Reconciling", "Stalled"}
+    if {"Reconciling", "Stalled"} <= true:
+        assert conditions["Stalled"].reason in ("RolledBack", "Aborted", "Undone")
+        others = any(c.rejected != outcome.status.desired for c in outcome.status.cohorts)
+        assert others or any(r.ready_replicas < r.replicas for r in outcome.status.revisions)
+
+
 INVARIANTS = (
     capacity_comes_before_weight,
     a_first_revision_serves_only_when_all_its_pods_are_ready,
@@ -439,6 +451,7 @@ INVARIANTS = (
     deciding_again_decides_nothing_more,
     status_stays_small,
     ready_means_that_all_is_as_asked_for,
+    tools_can_tell_at_every_moment,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from kohort.api.spec import OnFailure
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
 from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
@@ -89,6 +90,72 @@ def test_a_harmful_revision_goes_back_at_once_and_is_not_tried_again() -> None:
     assert condition(cluster.status, "Ready") == ("False", "RolledBack")
     assert condition(cluster.status, "Stalled") == ("True", "RolledBack")
     assert list(cluster.pods) == [good]
+
+
+def test_a_rollback_is_under_way_until_no_gateway_has_the_former_routes() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
+    assert cluster.status.phase is Phase.ROLLING_BACK
+    cluster.decide()
+    assert cluster.status.phase is Phase.ROLLING_BACK
+    cluster.update_gateways()
+    cluster.decide()
+    assert cluster.status.phase is Phase.DEGRADED
+
+
+def test_clients_of_a_canary_that_the_spec_asks_for_no_more_are_on_their_way_back() -> None:
+    cluster = serving(model(1, replicas=2))
+    cluster.edit(model(2, replicas=2))
+    cluster.until(lambda c: c.cohort().weight == 50)
+    cluster.pods[cluster.cohort().stable].ready = 0  # nobody to go back to, yet
+    cluster.edit(model(1, replicas=2))
+    cluster.decide()
+    assert cluster.cohort().weight == 50
+    assert cluster.status.phase is Phase.ROLLING_BACK
+    cluster.until(Cluster.finished)
+    cluster.tick()
+    assert cluster.status.phase is Phase.HEALTHY
+
+
+def test_a_cohort_that_goes_back_with_another_is_rolling_back_until_it_is_there() -> None:
+    cohorts = (Cohort(name="first"), Cohort(name="second", after=("first",)))
+    cluster = serving(model(1, cohorts=cohorts, on_failure=OnFailure.ROLL_BACK_ALL))
+    good = cluster.desired
+    cluster.edit(model(2, cohorts=cohorts, on_failure=OnFailure.ROLL_BACK_ALL))
+    cluster.until(lambda c: c.cohort("second").weight > 0)
+    cluster.bad.add(cluster.desired)
+    phases = []
+    while not (cluster.cohort("first").stable == good and cluster.status.phase == "Degraded"):
+        cluster.tick()
+        phases.append(cluster.status.phase)
+    assert list(dict.fromkeys(phases))[-2:] == ["RollingBack", "Degraded"]
+
+
+def test_a_deleted_record_is_made_again_if_the_spec_can_tell_what_was_in_it() -> None:
+    cluster = serving(model(1))
+    cluster.records.clear()
+    cluster.tick()
+    assert cluster.records == {cluster.desired: 1}
+    assert condition(cluster.status, "Recorded") is None
+
+
+def test_a_deleted_record_that_nobody_can_make_again_is_told_and_its_pods_serve_on() -> None:
+    cluster = serving(model(1))
+    good = cluster.desired
+    cluster.edit(model(2))
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.status.phase is Phase.DEGRADED)
+    number = cluster.records.pop(good)
+    for _ in range(5):
+        cluster.tick()
+    assert condition(cluster.status, "Recorded") == ("False", "RecordDeleted")
+    assert cluster.cohort().stable == good
+    assert cluster.pods[good].ready == 1
+    cluster.records[good] = number
+    cluster.tick()
+    assert condition(cluster.status, "Recorded") is None
 
 
 def test_an_outage_after_a_rollback_is_said_before_the_rollback() -> None:
@@ -272,6 +339,7 @@ def test_a_revision_whose_pods_fail_stalls_and_touches_nothing() -> None:
         "before 5%: 0 of 1 pods of v2 are ready: no file /models/2.onnx: correct the uri"
     )
     assert condition(cluster.status, "Stalled") == ("True", "ProgressDeadlineExceeded")
+    assert condition(cluster.status, "Reconciling") is None
     assert condition(cluster.status, "Available") == ("True", "Serving")
     assert condition(cluster.status, "Ready") == ("False", "ModelNotFound")
     assert cluster.pods[v1].ready == 2

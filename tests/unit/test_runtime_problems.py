@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from kohort.contract import Failure, FailureReason
 from kohort.observe.capacity import capacity, endpoints, serving
@@ -220,6 +221,34 @@ def test_pods_on_their_way_out_are_endpoints_while_there_is_no_other() -> None:
     gone = pod(conditions=(), metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     assert endpoints([leaving, gone], ["burger-1"]) == {"burger-1": (Endpoint("127.64.0.9", 8080),)}
     assert serving([leaving, gone]) == frozenset()
+
+
+CUT_OFF = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]
+
+
+def test_pods_of_a_node_that_is_out_of_touch_are_endpoints_while_there_is_no_other() -> None:
+    """So Kubernetes leaves them when nodes could not reach the API server; clients can all the same."""
+    cut_off = pod(conditions=CUT_OFF)
+    assert endpoints([cut_off], ["burger-1"]) == {"burger-1": (Endpoint("127.64.0.9", 8080),)}
+    assert serving([cut_off]) == frozenset()
+    other = structs.replace(pod(conditions=READY), address="127.64.0.8")
+    assert endpoints([cut_off, other], ["burger-1"]) == {
+        "burger-1": (Endpoint("127.64.0.8", 8080),)
+    }
+
+
+@pytest.mark.parametrize(
+    ("conditions", "spec"),
+    [
+        ([], {}),
+        (CUT_OFF[1:], {}),
+        (CUT_OFF, {"readinessGates": [{"conditionType": "example.com/in-the-balancer"}]}),
+    ],
+)
+def test_pods_that_are_not_ready_for_reasons_of_their_own_get_no_client(
+    conditions: list[dict[str, str]], spec: dict[str, object]
+) -> None:
+    assert endpoints([pod(conditions=conditions, spec=spec)], ["burger-1"]) == {"burger-1": ()}
 
 
 def test_a_deployment_on_its_way_out_is_no_capacity() -> None:

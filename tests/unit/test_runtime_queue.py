@@ -37,6 +37,22 @@ async def test_keys_are_worked_on_in_the_order_in_which_they_came() -> None:
     assert [await queue.get() for _ in range(3)] == ["c", "a", "b"]
 
 
+async def test_what_failed_need_not_wait_when_the_reason_is_over() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in "ab":
+        queue.add(key)
+    failed, well = await queue.get(), await queue.get()
+    for _ in range(12):  # the next one would be minutes later
+        queue.retry(failed, at_least=3600)
+    queue.succeeded(well)
+    queue.done(failed)
+    queue.done(well)
+    queue.retry_now()
+    assert await queue.get() == failed
+    assert len(queue) == 0
+    assert queue.retry(failed) == FIRST_RETRY
+
+
 async def test_the_earliest_of_several_later_wishes_counts() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 3600)

@@ -11,6 +11,7 @@ import msgspec
 from kohort.analysis.reading import Count, Reading
 from kohort.observe.counters import Cell
 from kohort.observe.gateways import GatewayAddress, Scrape
+from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models, convert_model
 from kohort.runtime.scraper import Scraper
@@ -50,7 +51,10 @@ def models(*mirrored: str, **canaries: str) -> Models:
 
 
 async def look_once(
-    known: Models, requests: Mapping[str, int], errors: tuple[str, ...] = ()
+    known: Models,
+    requests: Mapping[str, int],
+    errors: tuple[str, ...] = (),
+    slots: SlotLedger | None = None,
 ) -> tuple[Told, int, list[ModelKey]]:
     """What one look brings: what was told, how often gateways were asked, who was woken."""
     told, woken, looks, looked = Told(), list[ModelKey](), 0, asyncio.Event()
@@ -58,9 +62,7 @@ async def look_once(
     async def scrape(_: Sequence[GatewayAddress]) -> Scrape:
         nonlocal looks
         looks += 1
-        counts = {
-            (KEY, name): {"g": {Cell("v1", None, 0): count}} for name, count in requests.items()
-        }
+        counts = {(KEY, name): {"g": {Cell("v1", 3, 0): count}} for name, count in requests.items()}
         return Scrape(0, counts, ("g",), errors)
 
     async def mirrors(_: Sequence[GatewayAddress]) -> Scrape:
@@ -77,6 +79,7 @@ async def look_once(
         mirrors=mirrors,
         reconciler=told,  # type: ignore[arg-type]
         wake=woken.append,
+        slots=slots or SlotLedger(),
         interval=3600,
     )
     task = asyncio.create_task(scraper.run())
@@ -120,3 +123,14 @@ async def test_mirrored_requests_are_read_for_cohorts_on_such_a_step_alone() -> 
     assert told.readings["staff/mirror"] == Reading(0, {"g": {"v1": Count(7, 1)}})
     told, _, _ = await look_once(models(staff="v2"), {"staff": 1000})
     assert told.readings.keys() == {"staff"}
+
+
+async def test_a_leader_that_leads_again_goes_on_counting_slots_where_it_stopped() -> None:
+    slots, known = SlotLedger(), models(everyone="v2")
+    before, *_ = await look_once(known, {"everyone": 5}, slots=slots)
+    after, *_ = await look_once(known, {"everyone": 12}, slots=slots)
+    first, then = before.readings["everyone"].slots, after.readings["everyone"].slots
+    assert first is not None
+    assert then is not None
+    assert then.counter == first.counter
+    assert sum(then.now.requests) - sum(first.now.requests) == 7

@@ -48,8 +48,11 @@ def split(weight: int, salt: str) -> tuple[Share, ...]:
     shares = []
     for slot in range(SLOTS):
         units = canary.get(slot, 0)
-        shares += [Share(slot, True, units), Share(slot, False, UNITS_PER_SLOT - units)]
-    return tuple(share for share in shares if share.units)
+        if units:
+            shares.append(Share(slot, True, units))
+        if units < UNITS_PER_SLOT:
+            shares.append(Share(slot, False, UNITS_PER_SLOT - units))
+    return tuple(shares)
 
 
 def canary_slots(weight: int, salt: str) -> tuple[frozenset[int], int | None]:

@@ -27,7 +27,8 @@ class Phase(StrEnum):
     WAITING_FOR_GPU = "WaitingForGPU"  # as Pending or Progressing, for want of a GPU
     PROGRESSING = "Progressing"  # capacity or routes are on their way
     ANALYZING = "Analyzing"  # a canary has clients
-    PAUSED = "Paused"
+    ROLLING_BACK = "RollingBack"  # clients are on their way back from what was rejected or given up
+    PAUSED = "Paused"  # all that is left to do waits for a person
     HEALTHY = "Healthy"  # every cohort has the revision that the spec asks for
     DEGRADED = "Degraded"  # the end of the road, and not as asked for
 

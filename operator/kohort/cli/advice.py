@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from kohort.api.cohorts import Cohort, HeaderMatch, Match, Step
 from kohort.api.quantity import seconds
-from kohort.api.spec import Spec
+from kohort.api.spec import GPUCapacity, Spec
 from kohort.cli.schema import Problem
 
 SHORTEST_COMPARISON = 60.0
@@ -28,6 +28,15 @@ def _replicas(spec: Spec) -> Iterator[Problem]:
         yield Problem(
             "spec.replicas",
             "one replica: clients get errors while its pod or node restarts; have two",
+        )
+
+
+def _swap(spec: Spec) -> Iterator[Problem]:
+    if spec.gpu and spec.gpu.capacity is GPUCapacity.SWAP and spec.replicas == 1:
+        yield Problem(
+            "spec.gpu.capacity",
+            "Swap with one replica: the only pod cannot make room without an outage, so a new "
+            "revision's pod waits until another GPU is free; have two replicas, or a GPU to spare",
         )
 
 
@@ -72,6 +81,7 @@ def _unreachable(spec: Spec) -> Iterator[Problem]:
 
 _LOOKS: tuple[Callable[[Spec], Iterator[Problem]], ...] = (
     _replicas,
+    _swap,
     _held,
     _deadline,
     _template,

@@ -158,6 +158,18 @@ class Cluster:
         items: list[Resource] = json.loads(answer.data)["items"]
         return items
 
+    def nodes(self) -> list[Resource]:
+        """All nodes."""
+        answer = self._asked(self._core.list_node, _preload_content=False)
+        items: list[Resource] = json.loads(answer.data)["items"]
+        return items
+
+    def all_pods(self) -> list[Resource]:
+        """The pods of all namespaces."""
+        answer = self._asked(self._core.list_pod_for_all_namespaces, _preload_content=False)
+        items: list[Resource] = json.loads(answer.data)["items"]
+        return items
+
     def namespaces(self) -> list[str]:
         """The names of all namespaces."""
         answer = self._asked(self._core.list_namespace, _preload_content=False)

@@ -30,6 +30,7 @@ from kohort.cli.foresight import Foresight, released, serving
 from kohort.cli.lint import checked
 from kohort.cli.options import add_command
 from kohort.cli.previewing import report
+from kohort.cli.room import room_told
 from kohort.cli.terminal import show
 from kohort.cli.view import Resource, read_status
 from kohort.contract import API_VERSION
@@ -43,12 +44,13 @@ SOME_OTHER_MODEL = Model(uri="file:///the-revision-before")
 @dataclass(frozen=True)
 class Present:
     """What is there before the edit. ``known``: whether it is what is really there, or just an example
-    of a revision before."""
+    of a revision before. ``room``: for how many more pods there are GPUs, in words."""
 
     spec: Spec | None
     status: Status
     generation: int
     known: bool = True
+    room: str = ""
 
 
 def add_commands(commands: Any, shared: list[argparse.ArgumentParser]) -> None:
@@ -100,7 +102,7 @@ def _plan(options: argparse.Namespace) -> int:
         began = datetime.now(UTC).replace(microsecond=0)
         ahead = _ahead(document.name, spec, present, began)
         rolls_out |= ahead.status.desired != present.status.desired
-        show(*report(ahead, present.spec, present.status, present.known))
+        show(*report(ahead, present.spec, present.status, present.known, present.room))
     return ROLLS_OUT if options.exit_code and rolls_out else 0
 
 
@@ -162,10 +164,12 @@ def _from_cluster(
         raise DocumentError(f"this would be refused: {error}") from None
     except ForbiddenError as error:  # who may read only still sees what is there
         print(f"the cluster was not asked what it makes of the file: {error}", file=sys.stderr)
+    room = room_told(cluster, spec.gpu)
     if live is None:
-        return spec, Present(None, Status(), 0)
+        return spec, Present(None, Status(), 0, room=room)
     generation = int(live["metadata"].get("generation", 1))
-    return spec, Present(msgspec.convert(live["spec"], Spec), read_status(live), generation)
+    former = msgspec.convert(live["spec"], Spec)
+    return spec, Present(former, read_status(live), generation, room=room)
 
 
 def _patch(wanted: Resource, live: Resource | None) -> tuple[Resource, str]:

@@ -22,17 +22,18 @@ from kohort.plan.revisions import revision_data
 
 
 def report(
-    ahead: Foresight, before: Spec | None, status: Status, known: bool
+    ahead: Foresight, before: Spec | None, status: Status, known: bool, room: str = ""
 ) -> Iterator[RenderableType]:
     """The plan of one ModelDeployment. ``before``, ``status``: what is there; ``known``: whether it
-    really is, or stands for a revision before of which nothing is known."""
+    really is, or stands for a revision before of which nothing is known. ``room``: whether GPUs are
+    free, in words."""
     yield Text(f"{ahead.name}: {_headline(ahead, before, status, known)}", "bold")
     if before is not None and known and status.desired:
         yield from _differences(before, ahead.asked)
     if not ahead.moves:
         return
     yield _sequence(ahead)
-    yield from map(_sentence, _notes(ahead, status))
+    yield from map(_sentence, _notes(ahead, status, room))
 
 
 def _headline(ahead: Foresight, before: Spec | None, status: Status, known: bool) -> str:
@@ -80,7 +81,7 @@ def _time(after: timedelta, more: bool) -> str:
     return duration(round(after.total_seconds())) + (" +" if more else "")
 
 
-def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
+def _notes(ahead: Foresight, status: Status, room: str) -> Iterator[str]:
     now, most = sum(r.replicas for r in status.revisions), sum(ahead.most_pods.values())
     if ahead.stuck:
         yield f"it comes no further than this: {ahead.stuck}"
@@ -94,7 +95,7 @@ def _notes(ahead: Foresight, status: Status) -> Iterator[str]:
         yield f"takes {steps}the time in which pods start"
     yield from _proofs(ahead, status)
     yield f"pods: {now} now, {most} at most, {ahead.spec.replicas} in the end"
-    yield from _gpus(ahead, now, most)
+    yield from _gpus(ahead, most - now, room)
     held = [c.name for c in status.cohorts if c.held]
     if ahead.asked.paused:
         yield "the spec says paused: true, which holds all of this until it is taken out"
@@ -121,13 +122,16 @@ def _proofs(ahead: Foresight, status: Status) -> Iterator[str]:
                 yield f"{told} if none fails{time}"
 
 
-def _gpus(ahead: Foresight, now: int, most: int) -> Iterator[str]:
+def _gpus(ahead: Foresight, more: int, room: str) -> Iterator[str]:
     gpu = ahead.spec.gpu
-    if gpu is None or most <= now:
+    if gpu is None or more <= 0:
+        return
+    pods, now = plural(more, "more pod"), f"; {room}" if room else ""
+    if gpu.claim_template:
+        yield f"GPUs: {pods} each need a claim of {gpu.claim_template}{now}"
         return
     kind = f" of {' or '.join(gpu.products)}" if gpu.products else ""
-    more = plural(most - now, "more pod")
-    yield f"GPUs: {(most - now) * gpu.count} x {gpu.resource}{kind} have to be free for {more}"
+    yield f"GPUs: {more * gpu.count} x {gpu.resource}{kind} have to be free for {pods}{now}"
 
 
 def _sentence(text: str) -> Text:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from kohort.analysis.mirroring import METRIC as MIRROR
 from kohort.analysis.wording import figures
 from kohort.api.status import CommandStatus, Evidence
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
@@ -39,6 +40,7 @@ STYLES = {
     "Terminating": "dim",
     "Paused": "bold yellow",
     "MetricsError": "yellow",
+    "RollingBack": "bold red",
     "RolledBack": "bold red",
     "Degraded": "bold red",
     "Fail": "bold red",
@@ -133,6 +135,9 @@ class Layout:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
         canary, stable = evidence.canary, evidence.stable
         line = Text(f"{evidence.metric}  ")
+        if evidence.metric == MIRROR:
+            # Both arms have the same requests: what counts is on which of them one failed alone.
+            return line.append(f"{evidence.message}  ").append_text(_word(evidence.verdict))
         if canary.requests or stable.requests:
             line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
             kind = "failed" if evidence.slow_from is None else f"from {evidence.slow_from:,} ms"
@@ -240,6 +245,8 @@ def _without_figures(cohort: CohortView) -> str:
     message = cohort.message
     for evidence in cohort.evidence:
         seen = figures(evidence.canary, evidence.stable)
+        if evidence.metric == MIRROR and evidence.message:
+            seen = evidence.message
         message = message.replace(f"{seen}; ", "").replace(f"; {seen}", "").replace(seen, "")
     return message
 

@@ -31,16 +31,15 @@ def capacity(deployments: Mapping[str, Deployment], pods: Iterable[Pod]) -> dict
 def endpoints(pods: Iterable[Pod], revisions: Iterable[str]) -> dict[str, tuple[Endpoint, ...]]:
     """Where the ready pods of these revisions listen; a revision without any has none.
 
-    Where all of them are on their way out, those that still answer: until gateways have other routes,
-    they are better than nothing.
+    Where all of them are on their way out, those that still answer until gateways have other routes;
+    where none is ready, those that are cut off, and may well answer: both are better than nothing.
     """
-    stay: dict[str, list[Endpoint]] = {revision: [] for revision in revisions}
-    leave: dict[str, list[Endpoint]] = {revision: [] for revision in stay}
+    found: dict[str, list[list[Endpoint]]] = {name: [[], [], []] for name in revisions}
     for pod in pods:
-        if pod.revision in stay and pod.ready:
-            listed = (leave if pod.deleting else stay)[pod.revision]
-            listed.append(Endpoint(pod.address, PORT_SERVER))
-    return {name: tuple(sorted(stay[name] or leave[name])) for name in stay}
+        if pod.revision in found and (pod.ready or pod.cut_off):
+            choice = 2 if pod.cut_off else 1 if pod.deleting else 0
+            found[pod.revision][choice].append(Endpoint(pod.address, PORT_SERVER))
+    return {name: tuple(sorted(next(filter(None, lists), ()))) for name, lists in found.items()}
 
 
 def serving(pods: Iterable[Pod]) -> frozenset[str]:

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 300
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-# A server that nobody can reach is not spared by waiting, and is to be found soon when it is back.
+# A server that nobody can reach is not spared by waiting. The first informer, or whoever else calls,
+# that finds it back wakes the others.
 LONGEST_PAUSE_UNREACHABLE = 3.0
 GONE = 410
 
@@ -75,7 +76,7 @@ class Informer(Generic[T]):
     async def run(self) -> None:
         """Follows the server until cancelled."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        pause, silent = FIRST_PAUSE, False
         listed_at = -self._resync
         while True:
             self.beat = loop.time()
@@ -93,11 +94,14 @@ class Informer(Generic[T]):
                     wait = error.retry_after
                     if error.status == 0:
                         pause = min(pause, LONGEST_PAUSE_UNREACHABLE)
+                    elif silent:
+                        pause = FIRST_PAUSE  # it is only starting
+                    silent = error.status == 0
                     if error.status == GONE:
                         self._version = ""
                 log.warning("Cannot follow %s, trying again: %s", self._path, error)
             # Also after a watch that ended well: one that ends at once must not become a storm.
-            await asyncio.sleep(max(wait, pause * random.uniform(0.5, 1.0)))  # noqa: S311
+            await self._kube.pause(max(wait, pause * random.uniform(0.5, 1.0)))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _list(self) -> None:

@@ -44,7 +44,11 @@ T = TypeVar("T", bound=Child)
 
 
 class Pod(msgspec.Struct, frozen=True):
-    """A pod of a revision, or of the gateway (then without model and revision)."""
+    """A pod of a revision, or of the gateway (then without model and revision).
+
+    ``cut_off``: its containers are ready by the last word of its node, which is out of touch since: so
+    Kubernetes calls all pods of a node unready that could not reach the API server for 40 s.
+    """
 
     namespace: str
     name: str
@@ -57,6 +61,7 @@ class Pod(msgspec.Struct, frozen=True):
     restarts: int
     problem: Problem | None
     version: int
+    cut_off: bool = False
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -128,7 +133,9 @@ def parse_pod(content: bytes | msgspec.Raw) -> Pod:
     """A Pod out of its JSON."""
     pod = _PODS.decode(content)
     meta, status = pod.metadata, pod.status
-    ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+    true = {c.type for c in status.conditions if c.status == "True"}
+    ready = "Ready" in true
+    cut_off = not ready and "ContainersReady" in true and not pod.spec.readiness_gates
     return Pod(
         namespace=intern(meta.namespace),
         name=meta.name,
@@ -141,6 +148,7 @@ def parse_pod(content: bytes | msgspec.Raw) -> Pod:
         restarts=sum(c.restart_count for c in status.container_statuses),
         problem=None if ready or meta.deletion_timestamp else pod_problem(pod),
         version=meta.version,
+        cut_off=cut_off and bool(status.pod_ip),
     )
 
 

@@ -129,11 +129,12 @@ class ResourceClaim(Wire, frozen=True):
 
 
 class PodSpec(Wire, frozen=True):
-    """What of a pod's spec decides where it can run."""
+    """What of a pod's spec decides where it can run, and when it is ready."""
 
     affinity: Affinity = Affinity()
     containers: tuple[Container, ...] = ()
     resource_claims: tuple[ResourceClaim, ...] = ()
+    readiness_gates: tuple[Raw, ...] = ()
 
 
 class PodStatus(Wire, frozen=True):

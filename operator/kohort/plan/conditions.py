@@ -17,13 +17,15 @@ from kohort.api.status import (
 from kohort.contract import LABEL_MODEL, PROTOCOL_SEGMENT
 from kohort.plan import addressing
 from kohort.plan.addressing import Told
+from kohort.plan.capacity import target
 from kohort.plan.cohorts import awaited_cohorts, unknown_names, waiting_in_circles
 from kohort.plan.context import Context, Draft, cut, label, referenced, warning
 from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
+from kohort.plan.revisions import asked_for
 
-# Reasons of which an event has told where they arose.
-_TOLD_ALREADY = frozenset({"RolledBack", "Aborted", "Undone"})
+# Reasons of a cohort that is back, of which an event has told, and beside which others may go on.
+_WENT_BACK = frozenset({"RolledBack", "Aborted", "Undone"})
 _PATHS_TAKEN = f"paths below /{PROTOCOL_SEGMENT} are those of models that are called by host"
 
 
@@ -31,18 +33,20 @@ def report(context: Context, draft: Draft) -> Draft:
     """Write down what the rest of the status means."""
     status = draft.status
     pods = context.world.capacity.values()
+    stalled = _stalled(context, status)
     told = (
         _accepted(context),
         _available(context, status),
         _ready(context, status),
-        _reconciling(context, status),
+        _reconciling(context, status, stalled),
         *addressing.conditions(context, status),
-        _stalled(context, status),
+        _recorded(context, status),
+        stalled,
     )
     conditions = tuple(
         _condition(context, status, condition) for condition in told if condition.status is not None
     )
-    draft = draft.telling(*_stall_events(status, told[-1]))
+    draft = draft.telling(*_stall_events(status, stalled))
     return draft.with_status(
         observed_generation=context.identity.generation,
         phase=phase(context, status),
@@ -60,6 +64,8 @@ def phase(context: Context, status: Status) -> Phase:
     """Where the whole rollout is, for people."""
     if _halted(context, status):
         return Phase.PAUSED
+    if any(_leaves(status, c) for c in status.cohorts):
+        return Phase.ROLLING_BACK
     if any(c.weight for c in status.cohorts):
         return Phase.ANALYZING
     if any(c.phase is CohortPhase.WAITING_FOR_GPU for c in status.cohorts):
@@ -68,6 +74,8 @@ def phase(context: Context, status: Status) -> Phase:
         return Phase.PENDING
     if _moving(context, status):
         return Phase.PROGRESSING
+    if _rejecting(status) and not context.in_effect:
+        return Phase.ROLLING_BACK
     if _unfinished(status) or status.pinned:
         return Phase.DEGRADED
     waiting = _short_of_pods(status) or addressing.unrouted(context, status)
@@ -157,7 +165,9 @@ def _ready(context: Context, status: Status) -> Told:
     return Told("Ready", True, "Promoted", told)
 
 
-def _reconciling(context: Context, status: Status) -> Told:
+def _reconciling(context: Context, status: Status, stalled: Told) -> Told:
+    if stalled.status and stalled.reason not in _WENT_BACK:
+        return Told("Reconciling", None)  # or kstatus would not hear of the other
     if _halted(context, status):
         return Told("Reconciling", True, "Paused", message(context, status))
     waiting = _short_of_pods(status) or addressing.unrouted(context, status)
@@ -169,6 +179,20 @@ def _reconciling(context: Context, status: Status) -> Told:
             message(context, status),
         )
     return Told("Reconciling", None)
+
+
+def _recorded(context: Context, status: Status) -> Told:
+    """What the spec asks for is recorded again; of another revision nobody knows the pod template."""
+    known = context.world.recorded.keys() | {asked_for(context)}
+    lost = [r for r in status.revisions if r.name in referenced(status) and r.name not in known]
+    if not lost:
+        return Told("Recorded", None)
+    names = ", ".join(f"v{r.number} ({r.name})" for r in lost)
+    told = (
+        f"the ControllerRevision of {names} was deleted: pods serve on as they are, but can neither be "
+        "scaled nor made again; restore it from a backup, or apply another model"
+    )
+    return Told("Recorded", False, "RecordDeleted", told)
 
 
 def _stalled(context: Context, status: Status) -> Told:
@@ -200,7 +224,7 @@ def _stalled(context: Context, status: Status) -> Told:
 def _stall_events(status: Status, stalled: Told) -> tuple[Event, ...]:
     """A warning when a rollout stalls for a reason that nothing else has told."""
     former = next((c for c in status.conditions if c.type == "Stalled"), None)
-    if not stalled.status or stalled.reason in _TOLD_ALREADY:
+    if not stalled.status or stalled.reason in _WENT_BACK:
         return ()
     if former is not None and former.reason == stalled.reason:
         return ()
@@ -226,11 +250,11 @@ def _condition(context: Context, status: Status, told: Told) -> Condition:
 
 def _halted(context: Context, status: Status) -> bool:
     """Whether all that is left to do waits for a person."""
-    if is_paused(context, status):
-        return _unfinished(status)
     open_cohorts = [
         c for c in status.cohorts if not _finished(status, c) and c.rejected != status.desired
     ]
+    if is_paused(context, status):
+        return bool(open_cohorts)
     steps = {c.name: c.steps for c in context.spec.cohorts}
 
     def waits_for_a_person(cohort: CohortStatus) -> bool:
@@ -266,6 +290,14 @@ def _unfinished(status: Status) -> bool:
 
 def _rejecting(status: Status) -> tuple[CohortStatus, ...]:
     return tuple(c for c in status.cohorts if c.rejected == status.desired)
+
+
+def _leaves(status: Status, cohort: CohortStatus) -> bool:
+    """Whether clients are to leave the revision that they have: it failed in another cohort, or is a
+    canary that the spec asks for no more."""
+    if cohort.rejected and cohort.rejected == cohort.stable:
+        return True
+    return bool(cohort.weight) and cohort.canary != target(status, cohort)
 
 
 def _moving(context: Context, status: Status) -> bool:

@@ -29,7 +29,7 @@ def begin_step(turn: Turn) -> Change | None:
     cohort = turn.cohort
     if not _on_step(turn) or cohort.step_started_at or not turn.context.in_effect:
         return None
-    if not cohort.weight and turn.missing_pods(cohort.canary, 0):
+    if turn.awaits_first_pods:
         return None
     cohort = structs.replace(
         cohort,
@@ -224,7 +224,8 @@ def _awaited(turn: Turn) -> str:
     cohort, context = turn.cohort, turn.context
     step = turn.spec.steps[cohort.step]
     if cohort.step_started_at is None:
-        return context.awaited_gateways()
+        first = turn.missing_pods(cohort.canary, 0) if turn.awaits_first_pods else ""
+        return first or context.awaited_gateways()
     if context.waits_for_person(step):
         blind = "" if step.pause is not None else f"; {_BLIND}"
         command = f"kubectl kohort promote {context.identity.name} {cohort.name}"

@@ -10,7 +10,7 @@ from msgspec import structs
 from kohort.api.cohorts import Cohort
 from kohort.api.status import CohortPhase, CohortStatus, Status, Urged
 from kohort.plan.capacity import needed_pods, next_weight, target
-from kohort.plan.context import Context, cut, label
+from kohort.plan.context import Context, cut, label, revision_of
 from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
 from kohort.plan.world import WAITING_FOR_GPU
@@ -99,6 +99,16 @@ class Turn:
         capacity = self.context.world.capacity.get(revision)
         why = f": {capacity.problem.message}" if capacity and capacity.problem else ""
         return f"{ready} of {needed} pods of {self.label(revision)} are ready{why}"
+
+    @property
+    def awaits_first_pods(self) -> bool:
+        """Whether a canary without clients lacks pods: those that a step of weight 0 is for, or as many of
+        them as it is to have, where there are few to share out."""
+        canary = revision_of(self.status, self.cohort.canary)
+        if self.cohort.weight or canary is None:
+            return False
+        needed = needed_pods(self.context, self.status, self.cohort, canary.name, 0)
+        return self.context.ready(canary.name) < max(1, min(needed, canary.replicas))
 
     def preparing(self, revision: str) -> CohortPhase:
         """The phase of a cohort that awaits pods of a revision."""

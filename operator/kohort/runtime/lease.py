@@ -57,8 +57,8 @@ class LeaseElection:
 
     async def acquire(self) -> None:
         """Returns once the lease is ours."""
-        while not await self.attempt():  # noqa: ASYNC110 — the other side is another machine
-            await asyncio.sleep(self._retry * random.uniform(0.8, 1.2))  # noqa: S311
+        while not await self.attempt():
+            await self._kube.pause(self._retry * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def hold(self) -> None:
         """Renews the lease; returns when it is lost."""

@@ -20,6 +20,7 @@ from kohort.act.sink import Sink
 from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
 from kohort.observe.mirrors import scrape_mirrors
+from kohort.observe.slots import SlotLedger
 from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
@@ -72,6 +73,8 @@ class Operator:
         self._publisher = Publisher(
             self._caches.models, self._caches.pods, self._routes, self.metrics.pushes.inc
         )
+        # A lease that is lost for a moment must not cost what slots have shown so far.
+        self._slots = SlotLedger()
         self._fleet: Fleet | None = None
         self._recorder: Recorder | None = None
         self._sink: Sink | None = None
@@ -178,6 +181,7 @@ class Operator:
             mirrors=lambda who: scrape_mirrors(session, who),
             reconciler=reconciler,
             wake=self._queue.add,
+            slots=self._slots,
             interval=settings.scrape_interval,
         )
         self._fleet, self._recorder, self._sink, self._leading = fleet, recorder, sink, True
@@ -185,7 +189,8 @@ class Operator:
             self._queue.add(model.key)
         if not self._queue:
             self._passed.set()
-        work = [recorder.run(), scraper.run(), *([sink.run()] if sink else [])]
+        work = [recorder.run(), scraper.run(), self._retry_when_back()]
+        work += [sink.run()] if sink else []
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -224,6 +229,12 @@ class Operator:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._passed.wait(), FIRST_PASSES_SECONDS)
         self._caches.watch_models()
+
+    async def _retry_when_back(self) -> None:
+        """An API server that was away is no reason to go on waiting once it is there again."""
+        while True:
+            await self._kube.back()
+            self._queue.retry_now()
 
     async def _renew_certificates(self, secrets: Secrets) -> None:
         while True:

@@ -64,6 +64,12 @@ class WorkQueue(Generic[K]):
         """Forgets a key's failures."""
         self._failures.pop(key, None)
 
+    def retry_now(self) -> None:
+        """Wants work on all keys that failed, which they did for a reason that is over."""
+        for key in self._failures:
+            self.add(key)
+        self._failures.clear()
+
     async def get(self) -> K:
         """The key that has waited longest; :meth:`done` must follow."""
         while not self._dirty:

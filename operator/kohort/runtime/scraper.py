@@ -34,7 +34,8 @@ class Scraper:
     """One look per interval serves all models with a canary; without one anywhere, a look now and then
     serves those with several cohorts.
 
-    Slots are counted as soon as a canary is named, so that what they did before is known.
+    Slots are counted as soon as a canary is named, so that what they did before is known; in ``slots``,
+    which whoever leads again goes on with.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Scraper:
         mirrors: Look,
         reconciler: Reconciler,
         wake: Callable[[ModelKey], None],
+        slots: SlotLedger,
         interval: float,
     ) -> None:
         self._models = models
@@ -55,7 +57,7 @@ class Scraper:
         self._reconciler = reconciler
         self._wake = wake
         self._interval = interval
-        self._slots = SlotLedger()
+        self._slots = slots
         self._counted: dict[ModelKey, Requests] = {}  # when shares were last measured
         self._measured: float | None = None
 

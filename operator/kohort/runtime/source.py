@@ -31,11 +31,12 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # By default it waits up to 21 s, also for a server that has long been back.
-    settings.networking.error_backoffs = (1, 1, 2, 3, 3, 3, 3, 3)
+    # By default it waits up to 21 s, also for a server that has long been back, and then gives up.
+    settings.networking.error_backoffs = (1,) * 20
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
-    settings.watching.reconnect_backoff = 2
+    # Waited for after each 410, which every watch meets once on an API server that has started anew.
+    settings.watching.reconnect_backoff = 0.5
     # Small pages, and workers that end at once: each of them holds the whole object while it idles.
     settings.watching.chunk_size = 50
     settings.queueing.idle_timeout = 0.01

@@ -19,7 +19,9 @@ CONNECT_TIMEOUT_SECONDS = 2
 IDLE_TIMEOUT_SECONDS = 45
 # Limits belong to the model server's queue: the gateway only guards itself.
 UNLIMITED = 1_000_000
-RETRY_BUDGET_PERCENT = 20
+# Half of all requests may be on a pod that dies. Only broken connections are retried, never answers, so
+# that a busy server gets no more to do.
+RETRY_BUDGET_PERCENT = 100
 RETRY_CONCURRENCY = 16
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
