@@ -112,7 +112,7 @@ class Traffic:
 
     ``base_url`` is the gateway's; the model is addressed by path. Requests already sent when it is
     stopped are waited for, so that none is unaccounted for. A request is sent once, unless ``resend``:
-    then one whose connection broke before an answer is sent once more, on another, and counted as cut.
+    then one whose connection broke before an answer is sent once more, on a new one, and counted as cut.
     """
 
     def __init__(
@@ -177,7 +177,9 @@ class Traffic:
                 return _unanswered(group, client, error)
             self.account.cut.append(time.monotonic())
         try:
-            return await self._send(session, group, client)
+            # A gateway that died took all connections with it: one that is kept may be dead as well.
+            async with aiohttp.ClientSession(timeout=session.timeout) as fresh:
+                return await self._send(fresh, group, client)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return _unanswered(group, client, error)
 

@@ -331,6 +331,11 @@ def test_a_model_that_cannot_be_rendered_stays_as_it_was_and_holds_up_no_other()
     connected(catalogue, late)
     assert cluster_name(KEYS[1], "r2") in late.routed_clusters()
 
+    mended = table(KEYS[0], "r1", "r2", 50)
+    catalogue.publish(mended, {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
+    settle(exchange, gateway, exchange.update(KEYS[0]))
+    assert gateway.in_force()[KEYS[0]] == name_of(mended)
+
 
 def test_a_prepared_table_is_in_force_with_one_small_message() -> None:
     catalogue, gateway = Catalogue(), GatewayModel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
@@ -10,6 +11,8 @@ from kohort.route.envoy.resource import Kind, Resource
 from kohort.route.envoy.routes import route_configuration
 from kohort.route.envoy.scopes import routes_name, scopes, stage
 from kohort.route.table import Endpoint, Endpoints, ModelKey, RouteTable
+
+log = logging.getLogger(__name__)
 
 Named = Mapping[str, Resource]
 
@@ -82,6 +85,18 @@ class Model:
     def stage(self) -> Resource:
         """The way that makes a gateway fetch the route table while clients are still led elsewhere."""
         return stage(self.key, self.version)
+
+    @cached_property
+    def defect(self) -> str:
+        """Why this model cannot be rendered; empty if it can."""
+        try:
+            for kind in Kind:
+                self.of(kind)
+            _ = self.stage
+        except Exception as error:
+            log.exception("the routes of %s cannot be made, gateways keep what they have", self.key)
+            return f"it cannot be rendered: {error}"
+        return ""
 
     def of(self, kind: Kind) -> Named:
         """All resources of a kind that clients may meet."""

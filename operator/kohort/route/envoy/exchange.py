@@ -8,7 +8,6 @@ is a conversation of its own: one that is refused holds up nobody else.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -20,8 +19,6 @@ from google.protobuf import any_pb2
 from kohort.route.envoy.catalogue import Catalogue, Model
 from kohort.route.envoy.resource import Kind, Resource, owner
 from kohort.route.table import ModelKey
-
-log = logging.getLogger(__name__)
 
 Request: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
 Response: TypeAlias = discovery_pb2.DeltaDiscoveryResponse
@@ -134,12 +131,10 @@ class Exchange:
             if model is None:
                 return []
             known = self._known[key] = Known()
-        try:
-            responses = self._take_away(known) if model is None else self._bring(model, known)
-        except Exception as error:
-            # A defect met by one model must not end the stream, which is that of all models.
-            self._skip(key, error)
+        if model is not None and not self._sound(key):
             responses = []
+        else:
+            responses = self._take_away(known) if model is None else self._bring(model, known)
         if self._first_scopes is not None:
             responses.extend(self._first_scopes_without(key))
         if model is None and known.empty:
@@ -215,7 +210,13 @@ class Exchange:
         candidates = set(waiting) if key is None else {key} & waiting
         for candidate in candidates:
             model, known = self._catalogue.get(candidate), self._known.get(candidate)
-            if model is None or known is None or self._warm(model, known) or self._stuck(known):
+            if (
+                model is None
+                or known is None
+                or model.defect
+                or self._warm(model, known)
+                or self._stuck(known)
+            ):
                 waiting.discard(candidate)
         if waiting:
             return []
@@ -223,27 +224,30 @@ class Exchange:
         new = []
         for candidate in self._catalogue:
             model, known = self._catalogue.get(candidate), self._known.get(candidate)
-            if model is not None and known is not None and self._warm(model, known):
+            if (
+                model is not None
+                and known is not None
+                and not model.defect
+                and self._warm(model, known)
+            ):
                 new.extend(self._changed(candidate, Kind.SCOPE))
         return [self._response(Kind.SCOPE, new)]
 
     def _endpoints(self, keys: Iterable[ModelKey]) -> list[Response]:
         """Many models' endpoints in one response: a gateway that starts asks for all at once."""
-        new: list[Resource] = []
-        for key in keys:
-            try:
-                new.extend(self._changed(key, Kind.ENDPOINTS))
-            except Exception as error:
-                self._skip(key, error)
+        new = [resource for key in keys for resource in self._changed(key, Kind.ENDPOINTS)]
         return [self._response(Kind.ENDPOINTS, new)] if new else []
 
-    def _skip(self, key: ModelKey, error: Exception) -> None:
-        """Leave a model as the gateway has it; a gateway that starts does without it."""
-        log.error("the routes of %s cannot be made: %s", key, error, exc_info=error)
-        if (model := self._catalogue.get(key)) is not None:
-            self.refusals.append(Refusal(key, model.version, f"cannot be made: {error}"))
-        if self._first_scopes is not None:
-            self._first_scopes.discard(key)
+    def _sound(self, key: ModelKey) -> bool:
+        """Whether all of a model can be rendered; if not, a gateway keeps what it has of it.
+
+        The stream is that of all models: a defect met by one must not end it.
+        """
+        for model in (self._catalogue.get(key), self._catalogue.prepared(key)):
+            if model is not None and model.defect:
+                self.refusals.append(Refusal(key, model.version, model.defect))
+                return False
+        return True
 
     def _bring(self, model: Model, known: Known) -> list[Response]:
         key = model.key
@@ -359,6 +363,8 @@ class Exchange:
 
     def _changed(self, key: ModelKey, kind: Kind) -> list[Resource]:
         """Resources that the gateway wants and was not sent in this version."""
+        if not self._sound(key):
+            return []
         wanted = self._catalogue.of(key, kind)
         if not wanted or kind not in self._open:
             return []
