@@ -54,11 +54,15 @@ UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
 # The gateway's counters as Prometheus shows them: one per (arm, cohort, slot, code), where an arm is
-# NAMESPACE/NAME/REVISION, and a code is HTTP/GRPC/FLAGS: 503/-/UF is an answer of HTTP that has no
-# status of gRPC and that Envoy gave itself, as its flags say; 200/13/- is a failed call of gRPC.
+# NAMESPACE/NAME/REVISION, and a code is HTTP/GRPC/FLAGS/TOOK: 503/-/UF/0 is an answer of HTTP that has no
+# status of gRPC and that Envoy gave itself, as its flags say; 200/13/-/27 is a failed call of gRPC. The
+# last is the greatest of the milliseconds of ``TOOK_MS`` that the request took at least.
 METRIC_REQUESTS = "envoy_kohort_requests"
-METRIC_DURATION = "envoy_kohort_duration"
 LABEL_ARM = "arm"
+TOOK_MS = (
+    *(0, 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 130, 200, 300, 450, 700),
+    *(1000, 1500, 2500, 4000, 6000, 10_000, 20_000),
+)
 
 # What route tables and the gateway's listener call the same thing by: the filters that find a model by
 # host, and the header that a model's scope is looked up by, which never leaves the gateway.

@@ -23,6 +23,7 @@ from kohort.analysis.betting import requests_to_tell
 from kohort.analysis.confirming import look
 from kohort.analysis.split import canary_slots
 from tests.bench.deciders import ALPHA, DECIDERS, kohort, past, proofs, since, single_requests
+from tests.bench.durations import Timing, ends
 from tests.bench.worlds import World, runs
 
 SEED = 20261126
@@ -78,6 +79,20 @@ HARM = {
     "all clients break": replace(CLUMPED, broken=1),
     "50 clients, all break": replace(CLUMPED, clients=50, broken=1),
     "10 clients at 50 %, all break": replace(CLUMPED, clients=10, broken=1, weights=((600, 50),)),
+}
+DIFFER = Timing(unlike=0.8)
+TIMINGS = {
+    "as fast, clients alike": Timing(),
+    "as fast, clients differ": DIFFER,
+    "as fast, clients differ, with moods": replace(DIFFER, moods=0.8),
+    "as fast, clients differ, 50 clients": replace(DIFFER, clients=50),
+    "as fast, clients differ, 2 % canary": replace(DIFFER, weight=2),
+    "1.25 times as long": Timing(slower=1.25),
+    "1.25 times as long, clients differ": replace(DIFFER, slower=1.25),
+    "1.5 times as long": Timing(slower=1.5),
+    "1.5 times as long, clients differ": replace(DIFFER, slower=1.5),
+    "twice as long beyond 60 ms": Timing(slower=2, beyond=60),
+    "twice as long beyond 60 ms, clients differ": replace(DIFFER, slower=2, beyond=60),
 }
 PROOF = World(rate=200, weights=((1800, 25),), scrape=10)
 PROOFS = {
@@ -227,6 +242,21 @@ def promotions(count: int) -> Table:
     return Table("proofs", head, rows)
 
 
+def slowness(count: int) -> Table:
+    """What becomes of canaries that are as fast, and of slower ones."""
+    rows = []
+    for name, world in TIMINGS.items():
+        seen = list(ends(world, count, SEED + 6))
+        back = sorted(end.back for end in seen if end.back is not None)
+        accused = sum(end.accused is not None for end in seen)
+        median = f"{np.median(back):.0f}" if world.slower > 1 and back else ""
+        rows.append(
+            (name, f"{count:,}", f"{100 * accused / count:.1f}", told(len(back), count), median)
+        )
+    head = ("durations", "runs", "single requests, %", "Kohort, %", "median, s")
+    return Table("latency", head, rows)
+
+
 def cost() -> Table:
     """Milliseconds of processor time of one look, the median of many; the worst is one with harm."""
     rows = []
@@ -253,6 +283,7 @@ def tables(count: int) -> dict[str, Callable[[], Table]]:
         "few": lambda: false_rollbacks("few", FEW, max(100, count // 5)),
         "others": lambda: others(max(100, count // 10)),
         "proofs": lambda: promotions(max(50, count // 20)),
+        "latency": lambda: slowness(max(50, count // 20)),
         "detection": lambda: detection(max(50, count // 30)),
     }
 

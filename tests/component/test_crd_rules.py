@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.component import analysis_specs
+
 CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
 Kubectl = Callable[..., str]
 Spec = dict[str, Any]
 
 MATCH = [{"headers": [{"name": "x-org", "value": "acme"}]}]
-EVERYONE = {"name": "everyone"}
+EVERYONE = analysis_specs.EVERYONE
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +69,24 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
     assert everyone["name"] == "everyone"
     assert [step["weight"] for step in everyone["steps"]] == [5, 25, 50]
     assert created["spec"]["engine"] == {"type": "Auto"}
-    assert created["spec"]["analysis"]["metrics"] == [{"name": "errors", "margin": "1%"}]
+    assert created["spec"]["analysis"]["metrics"] == [
+        {"name": name, "role": "Guardrail", "minClients": 0} for name in ("errors", "latency")
+    ]
     assert created["status"] == {"observedGeneration": -1, "phase": "Pending"}
 
 
 ACCEPTED: dict[str, Spec] = {
+    "a step that passes by what would have been seen": {
+        "cohorts": [{**EVERYONE, "steps": [{"weight": 1, "until": "Pass", "hold": "5m"}]}]
+    },
+    "metrics with margins, roles and clients of their own": {
+        "analysis": {
+            "metrics": [
+                {"name": "errors", "role": "Goal", "margin": "0.5%", "minClients": 20},
+                {"name": "latency", "margin": "25%"},
+            ]
+        }
+    },
     "cohorts that wait for earlier ones": {
         "cohorts": [cohort("staff"), {**EVERYONE, "after": ["staff"]}]
     },
@@ -257,16 +272,16 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a proof without clients": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 0, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "a history that nobody can go back in": ({"historyLimit": 0}, "spec.historyLimit"),
     "evidence that nothing can be compared for": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 100, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "evidence of too few slots": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 3, "until": "NonInferior"}]}]},
-        "use until at weights from 4 to 96",
+        "use until: NonInferior at weights from 4 to 96",
     ),
     "a match without a value": (
         {"cohorts": [cohort("a", match=[{"headers": [{"name": "x-org"}]}]), EVERYONE]},
@@ -305,18 +320,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"cohorts": [{"name": "Everyone"}]},
         "spec.cohorts[0].name",
     ),
-    "an error rate that nobody can mean": (
-        {"analysis": {"falseRollback": "50%"}},
-        "falseRollback must be between 0.0001% and 20%",
-    ),
-    "a promotion error that nobody can mean": (
-        {"analysis": {"falsePromotion": "0%"}},
-        "falsePromotion must be between 0.0001% and 20%",
-    ),
-    "a metric that does not exist": (
-        {"analysis": {"metrics": [{"name": "vibes"}]}},
-        'supported values: "errors"',
-    ),
+    **analysis_specs.REFUSED,
     "an unknown field": ({"replcas": 2}, 'unknown field "spec.replcas"'),
     "an unknown field deep inside": (
         {"cohorts": [{**EVERYONE, "steps": [{"wait": 5, "weight": 5}]}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from kohort.analysis.split import canary_order
-from kohort.contract import SLOTS, TABLE_VERSION_PATH, failed
-from kohort.observe.gateways import Slot, scrape, table_versions
+from kohort.contract import SLOTS, TABLE_VERSION_PATH, TOOK_MS, failed
+from kohort.observe.gateways import scrape, table_versions
 from kohort.route.table import Endpoint, ModelKey, with_fallback
 from tests.client_slots import slot_of
 from tests.component.gateway_parts import (
@@ -363,12 +364,12 @@ async def test_slots_count_every_way_a_request_can_end(
     await two.effective(wanted)
     canary = canary_order("salt")[: SLOTS // 2]
     url = f"{gateway.url}/shop/counted-{pod}/v2"
-    expected: dict[Slot, list[int]] = {}
+    expected: dict[tuple[str, int | None], list[int]] = {}
 
     def expect(arm: str, client: str, code: int) -> None:
-        slot = Slot(arm, slot_of(client))
-        assert (arm == "gone") == (slot.number in canary)
-        tally = expected.setdefault(slot, [0, 0])
+        slot = slot_of(client)
+        assert (arm == "gone") == (slot in canary)
+        tally = expected.setdefault((arm, slot), [0, 0])
         tally[0] += 1
         tally[1] += failed(code)
 
@@ -394,16 +395,54 @@ async def test_slots_count_every_way_a_request_can_end(
     async def counted() -> bool:
         seen = await scrape(two.session, [gateway.address])
         found = seen.counts.get((key, "everyone"), {})
-        return [
-            {slot: [count.requests, count.failed] for slot, count in slots.items()}
-            for slots in found.values()
-        ] == [expected]
+        (cells,) = found.values()
+        tallies: dict[tuple[str, int | None], list[int]] = {}
+        for cell, number in cells.items():
+            tally = tallies.setdefault((cell.revision, cell.slot), [0, 0])
+            tally[0] += number
+            tally[1] += number if cell.took is None else 0
+        return tallies == expected
 
     await until(counted)
     reading = (await scrape(two.session, [gateway.address]))[(key, "everyone")]
     (counts,) = reading.sources.values()
     assert counts["gone"].requests == counts["gone"].failed > 0
     assert counts["r1"].requests + counts["gone"].requests == 300 + len(leaving)
+    two.server.withdraw(key)
+
+
+async def test_requests_are_counted_by_how_long_they_took(
+    two: Fleet, servers: dict[str, ModelServer]
+) -> None:
+    key = ModelKey("shop", "timed")
+    wanted = table(50, key=key)
+    endpoints = {revision: (server.endpoint,) for revision, server in servers.items()}
+    two.server.publish(wanted, endpoints)
+    await two.effective(wanted)
+    waits = {0.0: 3, 0.21: 2, 1.05: 1}
+
+    async def ask_once(wait: float) -> None:
+        headers = {"x-client-id": str(wait), "x-wait": str(wait)}
+        async with two.session.get(
+            f"{two.gateways[0].url}/shop/timed/v2", headers=headers
+        ) as answer:
+            assert answer.status == 200
+
+    for wait, times in waits.items():
+        for _ in range(times):
+            await ask_once(wait)
+
+    async def counted() -> bool:
+        seen = await scrape(two.session, [two.gateways[0].address])
+        (cells,) = seen.counts[key, "everyone"].values()
+        took = Counter[int]()
+        for cell, number in cells.items():
+            assert cell.took is not None
+            took[TOOK_MS[cell.took]] += number
+        late = took[200] + took[300] == 2 and took[1000] + took[1500] == 1
+        return late and took.total() == sum(waits.values())
+
+    await until(counted)
     two.server.withdraw(key)
 
 
@@ -418,9 +457,8 @@ async def test_a_cohort_outside_a_rollout_has_no_slots(
 
     async def counted() -> bool:
         seen = await scrape(two.session, [two.gateways[0].address])
-        return [set(s) for s in seen.counts.get((key, "everyone"), {}).values()] == [
-            {Slot("r1", None)}
-        ]
+        counted = seen.counts.get((key, "everyone"), {}).values()
+        return [{cell[:2] for cell in cells} for cells in counted] == [{("r1", None)}]
 
     await until(counted)
 

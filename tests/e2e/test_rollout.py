@@ -66,7 +66,8 @@ async def test_a_revision_that_fails_mirrored_requests_goes_back_before_it_has_a
     (seen,) = batchers["evidence"]
     assert (seen["metric"], seen["verdict"]) == ("mirror", "Fail")
     assert seen["canary"]["failed"] > 0
-    assert [e["metric"] for e in model.cohort("singles")["evidence"]] == ["errors", "mirror"]
+    metrics = [e["metric"] for e in model.cohort("singles")["evidence"]]
+    assert metrics == ["errors", "latency", "mirror"]
 
 
 async def test_a_wait_right_after_an_apply_is_over_when_the_new_model_serves(model: Model) -> None:

@@ -12,13 +12,16 @@ from datetime import UTC, datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.mirroring import DIFFERENT
-from kohort.analysis.reading import Count, Reading
+from kohort.analysis.reading import Reading
 from kohort.analysis.shares import requests, shares
 from kohort.analysis.split import split
-from kohort.api.spec import Cohort, Metric, MetricName, Model, Spec, Step, Until
+from kohort.api.analysis import Metric, MetricName
+from kohort.api.cohorts import Cohort, Step, Until
+from kohort.api.spec import Model, Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.contract import MIRROR
-from kohort.observe.gateways import Scrape, Slot
+from kohort.observe.counters import Cell
+from kohort.observe.gateways import Scrape
 from kohort.observe.slots import SlotLedger
 from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import (
@@ -71,12 +74,13 @@ class Cluster:
     records: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Pods] = field(default_factory=dict)
     gateways: dict[str, RouteTable | None] = field(default_factory=lambda: {"gateway-a": None})
-    counters: dict[str, dict[str, dict[Slot, Count]]] = field(default_factory=dict)
+    counters: dict[str, dict[str, dict[Cell, int]]] = field(default_factory=dict)
     ledger: SlotLedger = field(default_factory=SlotLedger)
     unread: dict[str, Reading] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     gpus: int | None = None
     bad: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
     command: str = ""
     events: list[Event] = field(default_factory=list)
     checks: list[Callable[[Cluster, World, Outcome], None]] = field(default_factory=list)
@@ -177,7 +181,8 @@ class Cluster:
     def serve(self, requests: int = 200) -> None:
         """Clients of every cohort send requests through every gateway; bad revisions fail half.
 
-        Clients are all alike: an arm's requests go round its slots, and so do those that fail.
+        Clients are all alike: an arm's requests go round its slots, and so do those that fail. Answers
+        take between 18 and 60 ms, those of slow revisions three times as long.
         """
         for gateway, table in self.gateways.items():
             for route in table.cohorts if table else ():
@@ -185,12 +190,13 @@ class Cluster:
                 counts = self.counters.setdefault(gateway, {}).setdefault(route.name, {})
                 for revision, new in ((route.canary, canary), (route.stable, requests - canary)):
                     slots = slots_of(route, revision)
-                    served = sum(c.requests for s, c in counts.items() if s.revision == revision)
+                    served = sum(n for cell, n in counts.items() if cell.revision == revision)
                     failed = new // 2 if revision in self.bad else new // 100
                     for number in range(new):
                         slot = slots[(served + number) % len(slots)]
-                        old = counts.get(slot, Count(0, 0))
-                        counts[slot] = Count(old.requests + 1, old.failed + (number < failed))
+                        took = 7 + number % 3 + (3 if revision in self.slow else 0)
+                        cell = Cell(revision, slot, None if number < failed else took)
+                        counts[cell] = counts.get(cell, 0) + 1
                 if pairs := requests * route.mirror // 100:
                     self.mirror(gateway, route, pairs)
 
@@ -199,15 +205,13 @@ class Cluster:
         counts = self.counters[gateway].setdefault(route.name + MIRROR, {})
         failed = pairs // 2 if route.canary in self.bad else 0
         new = {
-            route.canary: Count(pairs, failed),
-            route.stable: Count(pairs, 0),
-            DIFFERENT: Count(pairs - failed, 0),
+            Cell(route.canary, None, None): failed,
+            Cell(route.canary, None, 0): pairs - failed,
+            Cell(route.stable, None, 0): pairs,
+            Cell(DIFFERENT, None, 0): pairs - failed,
         }
-        for arm, count in new.items():
-            old = counts.get(Slot(arm, None), Count(0, 0))
-            counts[Slot(arm, None)] = Count(
-                old.requests + count.requests, old.failed + count.failed
-            )
+        for cell, number in new.items():
+            counts[cell] = counts.get(cell, 0) + number
 
     def read_counters(self, *, unreachable: tuple[str, ...] = ()) -> None:
         """The operator's scraper brings a reading of every cohort, and one of what it mirrors."""
@@ -227,9 +231,9 @@ class Cluster:
 
     def scrape(
         self, name: str, read: list[str], errors: tuple[str, ...]
-    ) -> tuple[Scrape, dict[str, dict[Slot, Count]]]:
+    ) -> tuple[Scrape, dict[str, dict[Cell, int]]]:
         """One look at some gateways, and what they counted."""
-        counts = {gateway: self.counters[gateway].get(name, {}) for gateway in read}
+        counts = {gateway: dict(self.counters[gateway].get(name, {})) for gateway in read}
         return Scrape(self.now.timestamp(), {(KEY, name): counts}, tuple(read), errors), counts
 
     def tick(self, seconds: float = 5) -> Outcome:
@@ -256,12 +260,12 @@ class Cluster:
         )
 
 
-def slots_of(route: CohortRoute, revision: str) -> list[Slot]:
+def slots_of(route: CohortRoute, revision: str) -> list[int | None]:
     """The slots of a revision's clients, as gateways name them."""
     if not route.canary:
-        return [Slot(revision, None)]
+        return [None]
     shares = split(route.weight, route.salt)
-    return [Slot(revision, s.slot) for s in shares if s.canary == (revision == route.canary)]
+    return [s.slot for s in shares if s.canary == (revision == route.canary)]
 
 
 def serving(spec: Spec) -> Cluster:

@@ -98,6 +98,13 @@ def test_a_batch_in_which_an_arm_is_missing_says_nothing(seen: Batch, bet: float
     assert log_factor(Batch(nothing, seen.stable), bet, 0.01) == 0
 
 
+@given(batches(), st.sampled_from([0.0, 0.01, 0.5]))
+def test_all_bets_at_once_gain_what_each_of_them_does(seen: Batch, margin: float) -> None:
+    for bets in (HARM_BETS, PROOF_BETS):
+        each = [log_factor(seen, bet, margin) for bet in bets]
+        assert raised((0.0,) * len(bets), bets, seen, margin) == pytest.approx(each, abs=1e-6)
+
+
 @given(batches().filter(lambda b: b.stable.requests and b.canary.failed < b.canary.requests))
 def test_one_more_failure_of_the_canary_speaks_for_harm_and_against_proof(seen: Batch) -> None:
     worse = Batch(Count(seen.canary.requests, seen.canary.failed + 1), seen.stable)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from kohort.analysis.reading import Count, Reading, SlotTotals
+from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin, relabelled
-from kohort.api.spec import Metric, MetricName
+from kohort.api.analysis import Metric, MetricName
 from kohort.api.status import Verdict
 from tests.bench.deciders import ALPHA, kohort
 from tests.bench.worlds import Run, World, runs
@@ -35,7 +35,7 @@ def reading(run: Run, scrape: int) -> Reading:
         name: Count(int(requests[:, arm].sum()), int(failed[:, arm].sum()))
         for arm, name in enumerate(("v1", "v2"))
     }
-    slots = SlotTotals("counter", *(tuple(t.tolist()) for t in totals), *past)
+    slots = SlotTotals("counter", Slots(*(tuple(t.tolist()) for t in totals)), Slots(*past))
     return Reading(at=START.timestamp() + scrape, sources={"a": arms}, slots=slots)
 
 

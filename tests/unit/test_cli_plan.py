@@ -14,19 +14,11 @@ from hypothesis import strategies as st
 from msgspec import structs, yaml
 
 from kohort.analysis import mirroring
-from kohort.analysis.reading import Count, Reading, SlotTotals
+from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin
-from kohort.api.spec import (
-    Analysis,
-    Cohort,
-    Metric,
-    MetricName,
-    Model,
-    Pause,
-    Spec,
-    Step,
-    Until,
-)
+from kohort.api.analysis import Analysis, Metric, MetricName
+from kohort.api.cohorts import Cohort, Pause, Step, Until
+from kohort.api.spec import Model, Spec
 from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
 from kohort.cli.differences import differences, three_way_patch
 from kohort.cli.foresight import Foresight, released, serving
@@ -263,7 +255,7 @@ def test_no_proof_comes_before_the_requests_that_are_told_and_one_comes_after(
     def reading(at: float, requests: int) -> Reading:
         canary = requests * weight // 100
         counts = {"new": Count(canary, 0), "old": Count(requests - canary, 0)}
-        slots = SlotTotals("counter", (requests // SLOTS,) * SLOTS, (0,) * SLOTS)
+        slots = SlotTotals("counter", Slots((requests // SLOTS,) * SLOTS, (0,) * SLOTS))
         return Reading(at, {"gateway": counts}, slots=slots)
 
     def verdict(requests: int) -> Verdict:

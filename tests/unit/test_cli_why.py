@@ -72,7 +72,7 @@ TOLD = {
     ),
     ("moving", "proving"): (
         "proving has 25% of its clients on v2 (step 2 of 2) since 10:00:00, 42 min ago; the "
-        "others are on v1. On errors: counters could not be read: kohort-gateway-0. The step "
+        "others are on v1. On errors: counters cannot be used: kohort-gateway-0. The step "
         "lasts until v2 is proven to be not worse than the margin allows. Paused since "
         "2026-11-23 22:00:00: it goes no further, but evidence of harm still sends it back."
     ),

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from kohort.api.spec import GPU, GPUCapacity, Mirror, Spec
+from kohort.api.cohorts import Mirror
+from kohort.api.spec import GPU, GPUCapacity, Spec
 from kohort.api.status import CohortPhase, Phase
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
@@ -256,7 +257,7 @@ def test_clients_on_their_way_are_watched_also_after_a_step_of_mirrored_requests
         cluster.tick(1)
         seen[cluster.cohort().weight] = {e.metric for e in cluster.cohort().evidence}
         assert cluster.now < START + timedelta(minutes=5), cluster.status.message
-    assert seen[25] == seen[50] == {"mirror", "errors"}
+    assert seen[25] == seen[50] == {"mirror", "errors", "latency"}
 
 
 def test_harm_on_the_way_of_a_swap_gives_all_pods_back() -> None:

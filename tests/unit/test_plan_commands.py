@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from kohort.api.cohorts import HeaderMatch, Match, Pause
 from kohort.api.command import Verb, parse_command
-from kohort.api.spec import HeaderMatch, Match, Pause
 from kohort.api.status import CohortPhase
 from tests.unit.plan_simulation import Cluster, Cohort, Step, model, serving
 from tests.unit.test_plan_stories import condition

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from kohort.api.spec import HeaderMatch, Match, OnFailure
+from kohort.api.cohorts import HeaderMatch, Match
+from kohort.api.spec import OnFailure
 from kohort.api.status import CohortPhase
 from kohort.plan.capacity import UNSCHEDULABLE
 from kohort.plan.world import WAITING_FOR_GPU, Problem

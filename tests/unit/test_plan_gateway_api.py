@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from kohort.api.cohorts import Pause
 from kohort.api.routing import GatewayAPI, ParentRef, Route, RouteType
-from kohort.api.spec import Pause, Spec
+from kohort.api.spec import Spec
 from kohort.plan.planner import Identity, plan
 from kohort.plan.world import World
 from tests.unit.plan_simulation import KEY, NAME, Cluster, Cohort, Step, Until, model, serving

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kohort.api.spec import Mirror
+from kohort.api.cohorts import Mirror
 from kohort.api.status import CohortPhase, Verdict
 from kohort.contract import MIRROR
 from tests.unit.plan_simulation import Cluster, Cohort, Step, model, serving
@@ -46,8 +46,9 @@ def test_answers_that_differ_are_told_and_hold_nothing_up() -> None:
         f"{pairs:,} answers differ"
     )
     cluster.until(Cluster.finished)
-    assert [e.metric for e in cluster.cohort().evidence] == ["errors", "mirror"]
-    assert cluster.cohort().evidence[1].canary.requests == pairs
+    metrics = [e.metric for e in cluster.cohort().evidence]
+    assert metrics == ["errors", "latency", "mirror"]
+    assert cluster.cohort().evidence[2].canary.requests == pairs
 
 
 def test_requests_are_mirrored_in_this_step_alone() -> None:
@@ -110,8 +111,9 @@ def test_pairs_in_which_both_fare_alike_never_send_anybody_back() -> None:
     cluster = mirroring()
     for _ in range(20):
         cluster.tick()
-        for arm, count in cluster.counters["gateway-a"]["everyone" + MIRROR].items():
-            cluster.counters["gateway-a"]["everyone" + MIRROR][arm] = type(count)(
-                count.requests + 10, count.failed + 5
-            )
+        pairs = cluster.counters["gateway-a"]["everyone" + MIRROR]
+        for cell in list(pairs):
+            for took in (None, 0):
+                same = cell._replace(took=took)
+                pairs[same] = pairs.get(same, 0) + 5
     cluster.until(Cluster.finished)

@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time
+from kohort.api.cohorts import Pause
 from kohort.api.command import Command, Verb, command_id
 from kohort.api.quantity import seconds
-from kohort.api.spec import GPU, GPUCapacity, OnFailure, Pause, Spec
+from kohort.api.spec import GPU, GPUCapacity, OnFailure, Spec
 from kohort.api.status import CohortPhase, CohortStatus, Decision, Status, Urged, Verdict
 from kohort.plan.capacity import DRAIN, UNSCHEDULABLE
 from kohort.plan.context import revision_of

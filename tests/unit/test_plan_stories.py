@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from kohort.analysis.reading import Count
 from kohort.api.spec import OnFailure
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
 from kohort.plan.capacity import awaits_gateways
@@ -193,9 +192,9 @@ def test_one_cohort_goes_back_alone() -> None:
     arms = cluster.counters["gateway-a"]["batchers"]
     cluster.tick()
     cluster.tick()
-    for slot, count in arms.items():
-        if slot.revision == cluster.desired:
-            arms[slot] = Count(count.requests + 10, 10)
+    for cell in [cell for cell in arms if cell.revision == cluster.desired]:
+        failed = cell._replace(took=None)
+        arms[failed] = arms.get(failed, 0) + 10
     cluster.until(lambda c: c.cohort("batchers").phase is CohortPhase.ROLLED_BACK)
     cluster.until(lambda c: c.cohort("singles").phase is CohortPhase.STABLE)
     assert cluster.cohort("batchers").stable == v1

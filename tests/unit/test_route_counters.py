@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.analysis.reading import Count
-from kohort.contract import METRIC_MIRRORED, METRIC_REQUESTS, Outcome
+from kohort.contract import METRIC_MIRRORED, METRIC_REQUESTS, TOOK_MS, Outcome
 from kohort.observe import mirrors
-from kohort.observe.gateways import (
-    GatewayAddress,
-    Scrape,
-    Slot,
-    Unknown,
-    parse,
-    table_versions,
-)
+from kohort.observe.counters import Cell, parse
+from kohort.observe.gateways import GatewayAddress, Scrape, Unknown, table_versions
 from kohort.route.table import ModelKey
 
 KEY = ModelKey("shop", "burger")
@@ -30,40 +24,46 @@ counters = st.dictionaries(
             ("0/-", "200/-", "404/-", "422/-", "500/-", "200/0", "200/13", "0/2", "200/5")
         ),
         st.sampled_from(("-", "UC", "UF,URX", "DC", "UPE,DC")),
+        st.sampled_from(TOOK_MS),
     ),
     st.integers(0, 10**12),
 )
 
 
 @given(counters)
-def test_every_request_is_counted_once_by_arm_and_slot(
-    counted: dict[tuple[str, int | None, str, str], int],
+def test_every_request_is_counted_once_by_arm_slot_and_ending(
+    counted: dict[tuple[str, int | None, str, str, int], int],
 ) -> None:
     lines = [
         f'{METRIC_REQUESTS}{{arm="shop/burger/{revision}",cohort="everyone",'
-        f'slot="{"" if slot is None else slot}",code="{code}/{flags}"}} {number}'
-        for (revision, slot, code, flags), number in counted.items()
+        f'slot="{"" if slot is None else slot}",code="{code}/{flags}/{took}"}} {number}'
+        for (revision, slot, code, flags, took), number in counted.items()
     ]
     text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
-    slots = parse(text).get((KEY, "everyone"), {})
-    assert set(slots) == {Slot(revision, slot) for revision, slot, _, _ in counted}
-    for found, count in slots.items():
-        mine = {k: n for k, n in counted.items() if Slot(k[0], k[1]) == found}
-        assert count.requests == sum(mine.values())
-        assert count.failed == sum(n for (_, _, code, _), n in mine.items() if code in FAILED)
+    expected: dict[Cell, int] = {}
+    for (revision, slot, code, _, took), number in counted.items():
+        cell = Cell(revision, slot, None if code in FAILED else TOOK_MS.index(took))
+        expected[cell] = expected.get(cell, 0) + number
+    assert parse(text).get((KEY, "everyone"), {}) == expected
 
 
 def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
     text = "".join(
         f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",slot="1",'
-        f'code="{code}/{flags}"}} {number}\n'
-        for code, flags, number in (("0/-", "DC", 7), ("200/-", "DC", 5), ("0/-", "UC", 2))
+        f'code="{code}/{flags}/{took}"}} {number}\n'
+        for code, flags, took, number in (
+            ("0/-", "DC", 20000, 7),
+            ("200/-", "DC", 5, 5),
+            ("0/-", "UC", 0, 2),
+        )
     )
-    assert parse(text.encode()) == {(KEY, "everyone"): {Slot("r1", 1): Count(14, 9)}}
+    assert parse(text.encode()) == {
+        (KEY, "everyone"): {Cell("r1", 1, None): 9, Cell("r1", 1, 4): 5}
+    }
 
 
 def test_requests_that_reached_no_model_are_passed_over() -> None:
-    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404/-/NR"}} 3\n'
+    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404/-/NR/0"}} 3\n'
     assert parse(line.encode()) == {}
 
 
@@ -75,7 +75,7 @@ async def test_a_gateway_is_not_asked_for_a_model_that_no_gateway_can_serve() ->
 
 
 def test_a_gateway_that_counted_nothing_is_still_a_source() -> None:
-    one = {Slot("r1", 1): Count(3, 1), Slot("r1", None): Count(2, 0)}
+    one = {Cell("r1", 1, None): 1, Cell("r1", 1, 3): 2, Cell("r1", None, 0): 2}
     seen = Scrape(1.0, {(KEY, "everyone"): {"a/1": one}}, ("a/1", "b/1"), ("c: gone",))
     reading = seen[(KEY, "everyone")]
     assert reading.sources == {"a/1": {"r1": Count(5, 1)}, "b/1": {}}
@@ -99,8 +99,11 @@ def test_mirrored_requests_are_pairs_of_both_revisions_and_what_was_dropped_is_n
     pairs = sum(n for outcome, n in counted.items() if outcome != "dropped")
     assert slots == {
         (KEY, "everyone/mirror"): {
-            Slot("r1", None): Count(pairs, counted.get(Outcome.STABLE_FAILED, 0)),
-            Slot("r2", None): Count(pairs, counted.get(Outcome.CANARY_FAILED, 0)),
-            Slot("different", None): Count(counted.get(Outcome.DIFFERENT, 0), 0),
+            Cell("r1", None, 0): pairs - counted.get(Outcome.STABLE_FAILED, 0),
+            Cell("r1", None, None): counted.get(Outcome.STABLE_FAILED, 0),
+            Cell("r2", None, 0): pairs - counted.get(Outcome.CANARY_FAILED, 0),
+            Cell("r2", None, None): counted.get(Outcome.CANARY_FAILED, 0),
+            Cell("different", None, 0): counted.get(Outcome.DIFFERENT, 0),
+            Cell("different", None, None): 0,
         }
     }

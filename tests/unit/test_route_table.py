@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kohort.api.cohorts import Cohort, Step
 from kohort.api.routing import Preview
-from kohort.api.spec import Cohort, Model, Spec, Step
+from kohort.api.spec import Model, Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.route.table import (
     CohortRoute,

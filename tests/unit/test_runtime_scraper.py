@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from kohort.analysis.reading import Count, Reading
-from kohort.observe.gateways import GatewayAddress, Scrape, Slot
+from kohort.observe.counters import Cell
+from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.observe.slots import SlotLedger
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Models, convert_model
@@ -17,7 +18,7 @@ from kohort.runtime.scraper import LOOKS_PER_SECOND, Scraper
 
 KEY = ModelKey("shop", "burger")
 GATEWAY = GatewayAddress("gateway-a", "127.0.0.1", 1, 2)
-PAIRS = {"g": {Slot("v1", None): Count(7, 1)}}
+PAIRS = {"g": {Cell("v1", None, 0): 6, Cell("v1", None, None): 1}}
 
 
 class Told:
@@ -61,9 +62,7 @@ async def look_once(
     async def scrape(_: Sequence[GatewayAddress]) -> Scrape:
         nonlocal looks
         looks += 1
-        counts = {
-            (KEY, name): {"g": {Slot("v1", 3): Count(count, 0)}} for name, count in requests.items()
-        }
+        counts = {(KEY, name): {"g": {Cell("v1", 3, 0): count}} for name, count in requests.items()}
         return Scrape(0, counts, ("g",), errors)
 
     async def mirrors(_: Sequence[GatewayAddress]) -> Scrape:
@@ -175,4 +174,4 @@ async def test_a_leader_that_leads_again_goes_on_counting_slots_where_it_stopped
     assert first is not None
     assert then is not None
     assert then.counter == first.counter
-    assert sum(then.requests) - sum(first.requests) == 7
+    assert sum(then.now.requests) - sum(first.now.requests) == 7

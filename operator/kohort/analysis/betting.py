@@ -52,7 +52,19 @@ def raised(
     logs: Sequence[float], bets: Sequence[float], batch: Batch, margin: float = 0.0
 ) -> tuple[float, ...]:
     """The log capital of every bet after one more batch."""
-    return tuple(log + log_factor(batch, bet, margin) for log, bet in zip(logs, bets, strict=True))
+    canary, stable = batch.canary, batch.stable
+    if not canary.requests or not stable.requests:
+        return tuple(logs)
+    # As ``log_factor``, with what is the same for all bets found once: this runs at every scrape.
+    share = canary.requests / (canary.requests + stable.requests)
+    rest, tolerated, log = 1 - share, canary.requests * margin, math.log
+    failed, of_canary = canary.failed + stable.failed, canary.failed
+    raised_logs = []
+    for before, bet in zip(logs, bets, strict=True):
+        weighted = rest + share * bet
+        gain = of_canary * log(bet) - failed * log(weighted) - tolerated * (bet / weighted - 1)
+        raised_logs.append(before + gain)
+    return tuple(raised_logs)
 
 
 def log_mean(logs: Sequence[float]) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from struct import Struct
+
+from kohort.contract import SLOTS
 
 
 @dataclass(frozen=True)
@@ -18,20 +21,52 @@ Arms = Mapping[str, Count]
 """Counts by revision name."""
 
 
+Row = tuple[int, ...]
+"""Counts by slot number, or by class of duration."""
+
+
+_FIELDS = Struct(f"<{SLOTS}q")
+
+Packed = int
+"""A row by slot number in fields of 64 bits, none negative, so that one addition moves all slots."""
+
+
+def packed(row: Iterable[int]) -> Packed:
+    """The row as one number."""
+    return int.from_bytes(_FIELDS.pack(*row), "little")
+
+
+def unpacked(number: Packed) -> Row:
+    """The row that is packed so."""
+    return _FIELDS.unpack(number.to_bytes(_FIELDS.size, "little"))
+
+
 @dataclass(frozen=True)
-class SlotTotals:
+class Slots:
     """What each of a cohort's slots has sent, whichever arm served it, through all gateways together.
 
+    ``requests``, ``failed``: by slot number. ``took``: by index in ``TOOK_MS``, those that were answered
+    well, by slot number; a class that is absent had none.
+    """
+
+    requests: Row
+    failed: Row
+    took: Mapping[int, Packed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SlotTotals:
+    """Slots since somebody counts.
+
     ``counter``: names who counts and since when; totals of one counter never fall, those of two have
-    nothing in common. ``requests``, ``failed``: by slot number. ``past_…``: the same when they were
-    last read before any client had the canary; None where that was not seen.
+    nothing in common. ``past``: when they were last read before any client had the canary; None where
+    that was not seen. ``arms``: by revision, requests that were answered well, by class of duration.
     """
 
     counter: str
-    requests: tuple[int, ...]
-    failed: tuple[int, ...]
-    past_requests: tuple[int, ...] | None = None
-    past_failed: tuple[int, ...] | None = None
+    now: Slots
+    past: Slots | None = None
+    arms: Mapping[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,17 @@ from kohort.analysis import wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
 from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
+from kohort.analysis.disturbance import Recent
+from kohort.analysis.power import dispersion, seen_rate
 from kohort.analysis.proving import PROOF_EPOCH, chance_of_luck
 from kohort.analysis.reading import Count, Reading
-from kohort.analysis.slots import SlotState, at_weight, counted, unproven
+from kohort.analysis.slots import SlotState, at_weight, counted, failures, opened, unproven
 from kohort.analysis.slots import decode as decode_slots
 from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time, to_time
-from kohort.api.quantity import share
-from kohort.api.spec import Metric
+from kohort.analysis.trail import Trail
+from kohort.api.analysis import Metric
 from kohort.api.status import Evidence, Tally, Verdict
 
 FORMAT = "1:"
@@ -53,7 +55,8 @@ class State(Struct, frozen=True, omit_defaults=True):
 
     ``at``: Unix time of the last reading. ``complete``: whether every source was in a snapshot.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
-    ``different``: mirrored requests whose answers differ.
+    ``different``: mirrored requests whose answers differ. ``recent``: how both arms fare of late.
+    ``…_trail``: how both kinds of evidence have grown.
     """
 
     margin: float
@@ -64,6 +67,9 @@ class State(Struct, frozen=True, omit_defaults=True):
     canary_seen: float = 0.0
     stable_seen: float = 0.0
     different: int = 0
+    recent: Recent = Recent()
+    harm_trail: Trail = Trail()
+    proof_trail: Trail = Trail()
     sources: dict[str, Counters] = msgspec.field(default_factory=dict)
 
 
@@ -76,8 +82,8 @@ def begin(
     are not empty) are taken in when they are first read. ``weight``: the canary's percentage, by which
     slots are labelled.
     """
-    state = State(margin=share(metric.margin))
-    slots = SlotState(weight=weight, opening=True)
+    state = State(margin=metric.allowed)
+    slots = opened(weight)
     if reading is not None:
         state = structs.replace(
             state,
@@ -85,7 +91,8 @@ def begin(
             complete=not reading.errors,
             sources=dict(snapshot(reading, trial.canary, trial.stable)),
         )
-        slots = counted(slots, reading.slots)
+        slots = counted(slots, failures(slots, reading.slots))
+        state = structs.replace(state, recent=_before(reading))
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
@@ -120,8 +127,9 @@ def advance(
     batch, sources = new_requests(
         state.sources, reading, trial.canary, trial.stable, complete=state.complete
     )
-    margin = share(metric.margin)
+    margin = metric.allowed
     proof, known_before = state.proof, state.at > 0
+    trails = state.harm_trail, state.proof_trail
     if margin != state.margin:
         proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
@@ -132,9 +140,15 @@ def advance(
         proof=raised(proof, PROOF_BETS, batch, margin),
         canary_seen=now.timestamp() if batch.canary.requests else state.canary_seen,
         stable_seen=now.timestamp() if batch.stable.requests else state.stable_seen,
+        recent=state.recent.after(batch) if known_before else _before(reading),
         sources=dict(sources),
     )
-    slots = counted(slots, reading.slots)
+    state = structs.replace(
+        state,
+        harm_trail=trails[0].after(log_mean(state.harm), math.log(1 / rates.alpha)),
+        proof_trail=trails[1].after(log_mean(state.proof), math.log(1 / rates.beta)),
+    )
+    slots = counted(slots, failures(slots, reading.slots))
     evidence = structs.replace(
         evidence,
         canary=_added(evidence.canary, batch.canary),
@@ -143,17 +157,24 @@ def advance(
         since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
         state=encode(state),
+        disturbed=state.recent.disturbed,
     )
-    failures = evidence.canary.failed + evidence.stable.failed
+    failed = evidence.canary.failed + evidence.stable.failed
     harm, seen = log_mean(state.harm), None
-    if harm >= math.log(1 / rates.alpha) and failures >= LOOK_GROWTH * slots.looked_at:
-        seen = _look(slots, trial, harm, rates.alpha, failures)
-        slots = structs.replace(slots, looked_at=failures, told=seen.told)
+    if harm >= math.log(1 / rates.alpha) and failed >= LOOK_GROWTH * slots.looked_at:
+        seen = _look(slots, trial, harm, rates.alpha, failed)
+        slots = structs.replace(slots, looked_at=failed, told=seen.told)
     requests = evidence.canary.requests + evidence.stable.requests
     if _proves(state, rates) and requests >= LOOK_GROWTH * slots.proof_looked_at:
         slots = _asked_for_proof(slots, trial, margin, rates.beta, requests)
     evidence = structs.replace(evidence, slots=encode_slots(slots))
     return _judged(evidence, state, slots, seen, reading, batch, metric, rates, now)
+
+
+def _before(reading: Reading) -> Recent:
+    """What stable did before the canary, if that was seen."""
+    past = reading.slots.past if reading.slots else None
+    return Recent(before=(sum(past.requests), sum(past.failed))) if past else Recent()
 
 
 def _anew(
@@ -162,16 +183,12 @@ def _anew(
     """Fresh evidence in place of what cannot be read; slots keep their weight if it is known."""
     known = decode_slots(evidence.slots)
     begun = begin(metric, reading, trial, known.weight if known else 0, now)
-    return structs.replace(
-        begun,
-        message="what was counted before was kept by another version of Kohort and cannot be "
-        "read; the analysis started anew",
-    )
+    return structs.replace(begun, message=wording.UNREADABLE)
 
 
-def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failures: int) -> Look:
+def _look(slots: SlotState, trial: Trial, harm: float, alpha: float, failed: int) -> Look:
     canary, border = canary_slots(slots.weight, trial.salt)
-    return look(slots.before, slots.since, canary, border, harm, alpha, failures)
+    return look(slots.before(), slots.since(), canary, border, harm, alpha, failed)
 
 
 def _proves(state: State, rates: Rates) -> bool:
@@ -184,7 +201,7 @@ def _asked_for_proof(
 ) -> SlotState:
     """The slots with whether they bear out a proof."""
     canary, border = canary_slots(slots.weight, trial.salt)
-    chance = chance_of_luck(slots.before, slots.since, canary, border, margin)
+    chance = chance_of_luck(slots.before(), slots.since(), canary, border, margin)
     needed = level(beta, requests, PROOF_EPOCH)
     doubt = f"chance {wording.one_in(chance)}, {wording.one_in(needed)} is needed"
     return structs.replace(slots, proof_looked_at=requests, proven=chance <= needed, doubt=doubt)
@@ -203,21 +220,24 @@ def _judged(
 ) -> Evidence:
     """The verdict and its sentence: harm first, then proof, then whether counters can be trusted."""
     canary, stable = evidence.canary, evidence.stable
+    told = wording.figures(canary, stable)
     harm, proof = log_mean(state.harm), log_mean(state.proof)
     if seen is not None and seen.confirmed:
-        verdict, message = Verdict.FAIL, wording.failed_message(canary, stable, harm, seen.told)
-    elif _proves(state, rates) and slots.proven:
+        verdict, message = Verdict.FAIL, wording.failed_message(told, harm, seen.told)
+    elif _proves(state, rates) and slots.proven and not evidence.disturbed:
         verdict = Verdict.PASS
-        message = wording.passed_message(canary, stable, proof, metric.margin)
+        message = wording.passed_message(canary, stable, proof, metric.tolerated)
     elif reading.errors:
         verdict = Verdict.METRICS_ERROR
-        message = wording.unread_message(canary, stable, reading.errors)
+        message = wording.unread_message(told, reading.errors)
+    elif evidence.disturbed:
+        verdict, message = Verdict.INSUFFICIENT, wording.cut(f"{told}; {state.recent.told()}")
     elif harm >= math.log(1 / rates.alpha):
         verdict = Verdict.INSUFFICIENT
-        message = wording.accused_message(canary, stable, harm, slots.told)
+        message = wording.accused_message(told, harm, slots.told)
     elif _proves(state, rates):
         verdict = Verdict.INSUFFICIENT
-        message = wording.doubted_message(canary, stable, metric.margin, slots.doubt)
+        message = wording.doubted_message(canary, stable, metric.tolerated, slots.doubt)
     else:
         began = from_time(evidence.since) if evidence.since else now
         verdict = Verdict.INSUFFICIENT
@@ -232,6 +252,20 @@ def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
     state = decode(evidence.state) or State(margin=0.0)
     seen = {"canary": state.canary_seen, "stable": state.stable_seen}
     return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
+
+
+def accused(evidence: Evidence, alpha: float) -> bool:
+    """Whether single requests speak against the canary, whatever slots say to it."""
+    state = decode(evidence.state)
+    return state is not None and log_mean(state.harm) >= math.log(1 / alpha)
+
+
+def visible_harm(evidence: Evidence, alpha: float) -> tuple[float, float]:
+    """Stable's failed share, and the canary's that would have been seen four times out of five."""
+    canary, stable, slots = evidence.canary, evidence.stable, decode_slots(evidence.slots)
+    rate = (stable.failed + 0.5) / (stable.requests + 1)
+    spread = dispersion(slots.before(), slots.since()) if slots else 1.0
+    return rate, seen_rate(canary.requests, stable.requests, rate, alpha, spread)
 
 
 def proof_share(evidence: Evidence, beta: float) -> float:

@@ -4,35 +4,75 @@ from __future__ import annotations
 
 import base64
 import binascii
-from operator import sub
+from collections.abc import Callable, Sequence
+from operator import add, sub
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
 
-from kohort.analysis.reading import SlotTotals
+from kohort.analysis.reading import Row, Slots, SlotTotals, unpacked
 from kohort.contract import SLOTS
 
-FORMAT = "1:"
+FORMAT = "2:"
 """Begins every text; another format begins with another number."""
 
 CHECKSUM_BYTES = 4
 
 
+_NONE: Row = (0,) * SLOTS
+
+
 class Totals(Struct, frozen=True, array_like=True):
-    """Requests and failures by slot number, of both arms and all gateways together."""
+    """Requests, and how many of them were bad, by slot number, of both arms and all gateways."""
 
-    requests: tuple[int, ...] = (0,) * SLOTS
-    failed: tuple[int, ...] = (0,) * SLOTS
-
-    def minus(self, other: Totals) -> Totals:
-        """What these have more than the others, slot by slot."""
-        return Totals(
-            tuple(map(sub, self.requests, other.requests)),
-            tuple(map(sub, self.failed, other.failed)),
-        )
+    requests: Row = _NONE
+    failed: Row = _NONE
 
 
-_NOTHING = msgspec.msgpack.encode(Totals())
+Rows = tuple[Row, ...]
+"""By slot number: requests, then how many of them were bad in one way, or in several."""
+
+
+class Read(NamedTuple):
+    """What one metric reads in ``SlotTotals``; ``past`` only where the state is still to be told."""
+
+    counter: str
+    now: Rows
+    past: Rows | None
+
+
+def failures(state: SlotState, read: SlotTotals | None) -> Read | None:
+    """Requests, and those that failed."""
+    return _read(state, read, lambda slots: (slots.requests, slots.failed))
+
+
+def slow(state: SlotState, read: SlotTotals | None, bounds: Sequence[int]) -> Read | None:
+    """Requests that were answered well, and those of them from each of these classes of duration on."""
+    return _read(state, read, lambda slots: _beyond(slots, bounds))
+
+
+def _read(state: SlotState, read: SlotTotals | None, rows: Callable[[Slots], Rows]) -> Read | None:
+    if read is None:
+        return None
+    told = read.past if state.opening else None
+    return Read(read.counter, rows(read.now), None if told is None else rows(told))
+
+
+def _beyond(slots: Slots, bounds: Sequence[int]) -> Rows:
+    """Those answered well, and those of each bound's class and of all slower ones."""
+    rows = (
+        unpacked(sum(row for took, row in slots.took.items() if took >= bound)) for bound in bounds
+    )
+    return tuple(map(sub, slots.requests, slots.failed)), *rows
+
+
+def _nothing(rows: int) -> bytes:
+    return _encoded((_NONE,) * rows)
+
+
+def _encoded(rows: Rows) -> bytes:
+    return msgspec.msgpack.encode(rows)
 
 
 class SlotState(Struct, frozen=True, array_like=True):
@@ -50,27 +90,33 @@ class SlotState(Struct, frozen=True, array_like=True):
     weight: int
     opening: bool = False
     counter: str = ""
-    past: bytes = _NOTHING
-    base: bytes = _NOTHING
-    seen: bytes = _NOTHING
+    past: bytes = b""
+    base: bytes = b""
+    seen: bytes = b""
     looked_at: int = 0
     told: str = ""
     proof_looked_at: int = 0
     proven: bool = False
     doubt: str = ""
 
-    @property
-    def before(self) -> Totals:
-        """What was sent before any client had the canary."""
-        return _totals(self.past)
+    def before(self, bad: int = 1) -> Totals:
+        """What was sent before any client had the canary; ``bad``: which way of being so."""
+        rows = _rows(self.past)
+        return Totals(rows[0], rows[bad])
 
-    @property
-    def since(self) -> Totals:
+    def since(self, bad: int = 1) -> Totals:
         """What was sent since the canary has its weight."""
-        return _totals(self.seen).minus(_totals(self.base))
+        seen, base = _rows(self.seen), _rows(self.base)
+        return Totals(*(tuple(map(sub, seen[row], base[row])) for row in (0, bad)))
 
 
-def counted(state: SlotState, read: SlotTotals | None) -> SlotState:
+def opened(weight: int, ways: int = 1) -> SlotState:
+    """The state before anything was read; ``ways``: in how many a request can be bad."""
+    nothing = _nothing(1 + ways)
+    return SlotState(weight=weight, opening=True, past=nothing, base=nothing, seen=nothing)
+
+
+def counted(state: SlotState, read: Read | None) -> SlotState:
     """The state with what is new in the totals that were read.
 
     Totals of a counter that was not seen before bring nothing, for what they hold may be known: the
@@ -78,13 +124,14 @@ def counted(state: SlotState, read: SlotTotals | None) -> SlotState:
     """
     if read is None:
         return state
-    totals = Totals(read.requests, read.failed)
-    seen = msgspec.msgpack.encode(totals)
+    seen = _encoded(read.now)
     past, base = state.past, state.base
-    if state.opening and read.past_requests is not None and read.past_failed is not None:
-        past = base = msgspec.msgpack.encode(Totals(read.past_requests, read.past_failed))
+    if state.opening and read.past is not None:
+        past = base = _encoded(read.past)
     elif read.counter != state.counter:
-        base = msgspec.msgpack.encode(totals.minus(state.since))
+        # What counts stays what it was: base = now - (seen - base).
+        moved = zip(read.now, _rows(state.seen), _rows(state.base), strict=True)
+        base = _encoded(tuple(tuple(map(sub, map(add, n, b), s)) for n, s, b in moved))
     return structs.replace(
         state, opening=False, counter=read.counter, past=past, base=base, seen=seen
     )
@@ -101,7 +148,7 @@ def unproven(state: SlotState) -> SlotState:
 
 
 def encode(state: SlotState) -> str:
-    """The state as text with a checksum; at most 12 KiB."""
+    """The state as text with a checksum; at most 12 KiB, 18 KiB with two ways of being bad."""
     content = msgspec.msgpack.encode(state)
     return FORMAT + base64.b64encode(content + _checksum(content)).decode()
 
@@ -126,5 +173,5 @@ def _checksum(content: bytes) -> bytes:
     return binascii.crc32(content).to_bytes(CHECKSUM_BYTES)
 
 
-def _totals(encoded: bytes) -> Totals:
-    return msgspec.msgpack.decode(encoded, type=Totals)
+def _rows(encoded: bytes) -> Rows:
+    return msgspec.msgpack.decode(encoded, type=Rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from kohort.analysis.betting import Batch, requests_to_tell
+from kohort.analysis.durations import quantile
+from kohort.analysis.reading import Row
 from kohort.api.status import Tally
 
 MESSAGE_LENGTH = 512
@@ -20,6 +22,29 @@ def figures(canary: Tally, stable: Tally) -> str:
         f"against {stable.failed:,} of {stable.requests:,} of stable"
     )
 
+
+def durations(canary: Row, stable: Row) -> str:
+    """How long answers of both arms took; rows are by class of duration."""
+    arms = [
+        f"{milliseconds(quantile(row, 0.5))} at the median and {milliseconds(quantile(row, 0.95))} at the "
+        "95th percentile"
+        for row in (canary, stable)
+    ]
+    counted = f"({sum(canary):,} and {sum(stable):,} requests)"
+    return f"canary answers took {arms[0]}, those of stable {arms[1]} {counted}"
+
+
+def milliseconds(duration: float) -> str:
+    """A duration with two leading figures."""
+    if duration >= 1000:
+        return f"{duration / 1000:.2g} s"
+    return f"{float(f'{duration:.2g}'):g} ms"
+
+
+UNREADABLE = (
+    "what was counted before was kept by another version of Kohort and cannot be read; the analysis "
+    "started anew"
+)
 
 NO_PAIRS = "no mirrored request was compared yet"
 
@@ -45,16 +70,14 @@ def one_in(share: float) -> str:
     return f"1 in {odds:,}"
 
 
-def failed_message(canary: Tally, stable: Tally, log_capital: float, slots: str) -> str:
-    """Why a canary goes back; ``slots``: what client slots say to it."""
-    return cut(f"{figures(canary, stable)}; {chance(log_capital)}; {slots}")
+def failed_message(told: str, log_capital: float, slots: str) -> str:
+    """Why a canary goes back; ``told``: both arms' figures; ``slots``: what client slots say to it."""
+    return cut(f"{told}; {chance(log_capital)}; {slots}")
 
 
-def accused_message(canary: Tally, stable: Tally, log_capital: float, slots: str) -> str:
+def accused_message(told: str, log_capital: float, slots: str) -> str:
     """Why a canary that single requests speak against does not go back yet."""
-    return cut(
-        f"{figures(canary, stable)}; {chance(log_capital)} if requests were independent, but {slots}"
-    )
+    return cut(f"{told}; {chance(log_capital)} if requests were independent, but {slots}")
 
 
 def passed_message(canary: Tally, stable: Tally, log_capital: float, margin: str) -> str:
@@ -72,14 +95,21 @@ def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> st
     )
 
 
-def unread_message(canary: Tally, stable: Tally, errors: tuple[str, ...]) -> str:
+def unread_message(told: str, errors: tuple[str, ...]) -> str:
     """Why counters say nothing for now."""
-    return cut(f"counters could not be read: {'; '.join(errors)}", f"; {figures(canary, stable)}")
+    return cut(f"counters cannot be used: {'; '.join(errors)}", f"; {told}")
 
 
 def unseen_message(arms: tuple[str, ...]) -> str:
     """Which arm has had no request, of ``canary`` and ``stable``."""
     return f"no request of {' or '.join(_THE[arm] for arm in arms)} was seen yet"
+
+
+def idle_message(canary: Tally, stable: Tally) -> str:
+    """Which arm has had no request; empty when both had."""
+    arms = (("canary", canary), ("stable", stable))
+    unseen = tuple(arm for arm, tally in arms if not tally.requests)
+    return unseen_message(unseen) if unseen else ""
 
 
 _THE = {"canary": "the canary", "stable": "stable"}
@@ -89,17 +119,14 @@ def insufficient_message(
     canary: Tally, stable: Tally, batch: Batch, alpha: float, elapsed: float
 ) -> str:
     """What was seen, and what a decision still takes; ``elapsed`` in seconds since the beginning."""
-    unseen = tuple(
-        arm for arm, tally in (("canary", canary), ("stable", stable)) if not tally.requests
-    )
-    if unseen:
-        return unseen_message(unseen)
-    idle = tuple(
+    if idle := idle_message(canary, stable):
+        return idle
+    silent = tuple(
         arm
         for arm, count in (("canary", batch.canary), ("stable", batch.stable))
         if not count.requests
     )
-    no_news = f"; no new request of {' or '.join(_THE[arm] for arm in idle)}" if idle else ""
+    no_news = f"; no new request of {' or '.join(_THE[arm] for arm in silent)}" if silent else ""
     return cut(
         f"{figures(canary, stable)}; {_still_needed(canary, stable, alpha, elapsed)}{no_news}"
     )

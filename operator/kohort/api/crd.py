@@ -12,12 +12,16 @@ from typing import Any
 import msgspec
 import msgspec.yaml
 
+from kohort.api import analysis as analysis_types
+from kohort.api import cohorts as cohort_types
 from kohort.api import routing as routing_types
 from kohort.api import spec as spec_types
 from kohort.api import status as status_types
 from kohort.contract import GROUP, KIND, PLURAL
 
 Schema = dict[str, Any]
+
+TYPES = (spec_types, cohort_types, analysis_types, routing_types, status_types)
 
 # Fields of status that are maps in the shape of lists, with the key of each.
 LIST_KEYS = {
@@ -43,6 +47,12 @@ EVIDENCE_RULE = {
     " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
     "message": "until needs counters, and Kohort cannot read those of a Gateway API gateway: use hold with"
     " route.gatewayAPI.stepsByTime, or route.type Envoy",
+}
+
+GOAL_RULE = {
+    "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors')"
+    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
+    "message": "until: NonInferior waits for errors, and Pass too: add it to analysis.metrics, or use hold",
 }
 
 _PREVIEW = "!has(self.spec.preview) || "
@@ -134,7 +144,13 @@ def _root() -> Schema:
             "spec": _structural({"$ref": "#/$defs/Spec"}, components),
             "status": status,
         },
-        "x-kubernetes-validations": [NAME_RULE, EVIDENCE_RULE, *PREVIEW_RULES, MIRROR_RULE],
+        "x-kubernetes-validations": [
+            NAME_RULE,
+            EVIDENCE_RULE,
+            GOAL_RULE,
+            *PREVIEW_RULES,
+            MIRROR_RULE,
+        ],
     }
 
 
@@ -196,7 +212,7 @@ def _property(owner: str, name: str, node: Schema) -> Schema:
 
 
 def _default(owner: str, name: str) -> Any:
-    types = next(t for t in (spec_types, routing_types, status_types) if hasattr(t, owner))
+    types = next(module for module in TYPES if hasattr(module, owner))
     fields = msgspec.structs.fields(getattr(types, owner))
     (field,) = (f for f in fields if f.encode_name == name)
     if field.default_factory is not msgspec.NODEFAULT:

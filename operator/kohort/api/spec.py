@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, field
 
+from kohort.api.analysis import Analysis
 from kohort.api.base import SpecStruct, rules
-from kohort.api.quantity import Duration, Percent
-from kohort.api.routing import HeaderName, HeaderValue, Preview, Route
-
-Name = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)]
+from kohort.api.cohorts import Cohort
+from kohort.api.quantity import Duration
+from kohort.api.routing import HeaderName, Preview, Route
 
 
 class EngineType(StrEnum):
@@ -23,18 +23,6 @@ class EngineType(StrEnum):
 
     AUTO = "Auto"
     ONNX_RUNTIME = "ONNXRuntime"
-
-
-class MetricName(StrEnum):
-    """A metric that can decide."""
-
-    ERRORS = "errors"
-
-
-class Until(StrEnum):
-    """Evidence that a step waits for."""
-
-    NON_INFERIOR = "NonInferior"
 
 
 class Model(SpecStruct, frozen=True):
@@ -145,234 +133,11 @@ class ClientKey(SpecStruct, frozen=True):
     ] = "x-client-id"
 
 
-class HeaderMatch(SpecStruct, frozen=True):
-    """A header that must have one of the given values exactly."""
-
-    name: HeaderName
-    value: Annotated[HeaderValue | None, Meta(description="The one value that matches.")] = None
-    values: Annotated[
-        tuple[HeaderValue, ...],
-        Meta(max_length=64, description="The values of which one must match."),
-    ] = ()
-
-    def accepted(self) -> tuple[str, ...]:
-        """The values that match, however they were written."""
-        return self.values if self.value is None else (self.value, *self.values)
-
-
-class Match(SpecStruct, frozen=True):
-    """All of these must hold."""
-
-    headers: Annotated[
-        tuple[
-            Annotated[
-                HeaderMatch,
-                Meta(
-                    extra_json_schema=rules(
-                        (
-                            "has(self.value) != (has(self.values) && self.values.size() > 0)",
-                            "set either value or values",
-                        ),
-                        (
-                            "!self.name.startsWith('x-kohort-')",
-                            "headers that start with x-kohort- are written by the gateway; "
-                            "match on another one",
-                        ),
-                    )
-                ),
-            ],
-            ...,
-        ],
-        Meta(min_length=1, max_length=8, description="Headers that must all match."),
-    ]
-
-
 class OnFailure(StrEnum):
     """Who goes back when one cohort's clients are worse off."""
 
     ROLL_BACK_COHORT = "RollBackCohort"
     ROLL_BACK_ALL = "RollBackAll"
-
-
-class Pause(SpecStruct, frozen=True):
-    """A wait for a person, who goes on with ``kubectl kohort promote``."""
-
-
-class Mirror(SpecStruct, frozen=True):
-    """A comparison of answers that no client sees."""
-
-    percent: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100,
-            description="Percentage of the cohort's requests that stable and the new revision answer once "
-            "more, for a comparison alone: stable has as much more to do.",
-        ),
-    ]
-
-
-class Step(SpecStruct, frozen=True):
-    """A canary weight, and how long or on what evidence it is held."""
-
-    weight: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=100,
-            description="Percentage of the cohort's clients on the new revision; at 0 its pods are ready "
-            "and no client has it.",
-        ),
-    ]
-    hold: Annotated[
-        Duration | None,
-        Meta(
-            description="Go on after this long without evidence of harm; paused time does not count."
-        ),
-    ] = None
-    until: Annotated[
-        Until | None,
-        Meta(
-            description="Go on once the new revision is proven to be not worse than the margin allows."
-        ),
-    ] = None
-    pause: Annotated[
-        Pause | None,
-        Meta(
-            description="Written {}: wait for a person, who goes on with kubectl kohort promote. Evidence "
-            "of harm sends the cohort back meanwhile."
-        ),
-    ] = None
-    mirror: Annotated[
-        Mirror | None,
-        Meta(
-            description="At weight 0: compare the answers of both revisions to some of the cohort's "
-            "requests. A new revision that fails where stable does not goes back; answers that differ are "
-            "told."
-        ),
-    ] = None
-
-
-class Cohort(SpecStruct, frozen=True):
-    """A named subset of clients with a rollout of its own."""
-
-    name: Annotated[Name, Meta(description="Name, unique in the list.")]
-    match: Annotated[
-        tuple[Match, ...],
-        Meta(
-            max_length=16,
-            description="A client belongs to the first cohort of which one entry matches. Without "
-            "entries everybody else: the last cohort must be such a one.",
-        ),
-    ] = ()
-    after: Annotated[
-        tuple[Name, ...],
-        Meta(
-            max_length=16,
-            description="Cohorts that must have been promoted before this one starts.",
-        ),
-    ] = ()
-    steps: Annotated[
-        tuple[
-            Annotated[
-                Step,
-                Meta(
-                    extra_json_schema=rules(
-                        (
-                            "[has(self.hold), has(self.until), has(self.pause)].filter(given, given)"
-                            ".size() <= 1",
-                            "set one of hold, until and pause; use several steps of the same weight for "
-                            "more",
-                        ),
-                        (
-                            "self.weight > 0 || has(self.hold) || has(self.pause)",
-                            "a step of weight 0 needs hold or pause: nothing else happens in it",
-                        ),
-                        (
-                            "!has(self.until) || (self.weight >= 4 && self.weight <= 96)",
-                            "a proof needs clients in at least 8 of the 256 slots on either side: "
-                            "use until at weights from 4 to 96",
-                        ),
-                        (
-                            "self.weight == 0 || !has(self.mirror)",
-                            "mirror belongs to a step of weight 0: with clients on it the new revision is "
-                            "judged by their answers",
-                        ),
-                    )
-                ),
-            ],
-            ...,
-        ],
-        Meta(
-            min_length=1,
-            max_length=16,
-            description="Weights in rising order. After the last one the new revision is promoted.",
-            extra_json_schema=rules(
-                (
-                    "self.all(i, s, i == 0 || self[i - 1].weight <= s.weight)",
-                    "step weights must not fall; to go back, apply the former model",
-                )
-            ),
-        ),
-    ] = field(
-        default_factory=lambda: (
-            Step(weight=5, hold="1m"),
-            Step(weight=25, hold="2m"),
-            Step(weight=50, hold="2m"),
-        )
-    )
-
-
-class Metric(SpecStruct, frozen=True):
-    """A metric on which the new revision is compared with the cohort's own stable revision."""
-
-    name: Annotated[
-        MetricName,
-        Meta(
-            description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs."
-        ),
-    ]
-    margin: Annotated[
-        Percent,
-        Meta(
-            description="For until NonInferior: the failed share may be higher by less than this, in "
-            "percentage points."
-        ),
-    ] = "1%"
-
-
-class Analysis(SpecStruct, frozen=True):
-    """What decides, and how sure it must be."""
-
-    false_rollback: Annotated[
-        Percent,
-        Meta(
-            description="Greatest chance that a rollout of a harmless revision is rolled back anywhere, "
-            "however long it is watched.",
-            extra_json_schema=rules(
-                (
-                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
-                    "falseRollback must be between 0.0001% and 20%",
-                )
-            ),
-        ),
-    ] = "1%"
-    false_promotion: Annotated[
-        Percent,
-        Meta(
-            description="Greatest chance that until NonInferior passes a revision that is worse by the "
-            "margin.",
-            extra_json_schema=rules(
-                (
-                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
-                    "falsePromotion must be between 0.0001% and 20%",
-                )
-            ),
-        ),
-    ] = "5%"
-    metrics: Annotated[
-        tuple[Metric, ...], Meta(min_length=1, max_length=8, description="The metrics that decide.")
-    ] = field(default_factory=lambda: (Metric(name=MetricName.ERRORS),))
 
 
 class Spec(SpecStruct, frozen=True):

@@ -66,7 +66,9 @@ class Tally(StatusStruct, frozen=True):
     """Requests of one arm since the analysis began."""
 
     requests: Annotated[int, Meta(description="Requests that were answered or given up.")] = 0
-    failed: Annotated[int, Meta(description="Those of them that failed.")] = 0
+    failed: Annotated[
+        int, Meta(description="Those of them that failed; of latency: that were slow.")
+    ] = 0
 
 
 class Evidence(StatusStruct, frozen=True):
@@ -77,12 +79,22 @@ class Evidence(StatusStruct, frozen=True):
     message: Annotated[
         str, Meta(max_length=512, description="What was seen, and what is still needed.")
     ] = ""
+    disturbed: Annotated[
+        bool,
+        Meta(
+            description="Whether both revisions fare worse than stable did before: no step ends then."
+        ),
+    ] = False
     canary: Annotated[Tally, Meta(description="The new revision's requests.")] = field(
         default_factory=Tally
     )
     stable: Annotated[Tally, Meta(description="The stable revision's requests.")] = field(
         default_factory=Tally
     )
+    slow_from: Annotated[
+        int | None,
+        Meta(description="Of latency: milliseconds from which on a request counts as slow."),
+    ] = None
     since: Annotated[Time | None, Meta(description="When the analysis began.")] = None
     updated: Annotated[
         Time | None, Meta(description="When counters of both arms were last read together.")
@@ -98,7 +110,7 @@ class Evidence(StatusStruct, frozen=True):
     slots: Annotated[
         str,
         Meta(
-            max_length=12288,
+            max_length=18432,
             description="Requests and failures of each client slot before and since the canary has "
             "clients; format version first.",
         ),
@@ -150,6 +162,10 @@ class CohortStatus(StatusStruct, frozen=True):
         int, Meta(description="Percentage of the cohort's clients on the canary.")
     ] = 0
     salt: Annotated[str, Meta(description="Salt of this rollout's client hash.")] = ""
+    tried: Annotated[str, Meta(description="Revision whose rollout began last.")] = ""
+    attempt: Annotated[
+        int, Meta(description="How many times in a row that revision's rollout began.")
+    ] = 0
     share: Annotated[
         int | None,
         Meta(

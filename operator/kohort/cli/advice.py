@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from kohort.api.cohorts import Cohort, HeaderMatch, Match, Step
 from kohort.api.quantity import seconds
-from kohort.api.spec import Cohort, GPUCapacity, HeaderMatch, Match, Spec, Step
+from kohort.api.spec import GPUCapacity, Spec
 from kohort.cli.schema import Problem
 
 SHORTEST_COMPARISON = 60.0

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from kohort.analysis.reading import Count, Reading, SlotTotals
+from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
+from kohort.api.cohorts import Step
 from kohort.api.command import Command, Verb
-from kohort.api.spec import Spec, Step
+from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Status
-from kohort.contract import MIRROR, SLOTS
+from kohort.contract import MIRROR, SLOTS, TOOK_MS
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -135,13 +136,17 @@ class Foresight:
     def _readings(self) -> dict[str, Reading]:
         self._looks += 1
         seen = Count(self._looks * TRAFFIC, 0)
-        slots = SlotTotals("foresight", (seen.requests,) * SLOTS, (0,) * SLOTS)
+        slots = Slots((seen.requests,) * SLOTS, (0,) * SLOTS)
+        at_once = (seen.requests, *(0,) * (len(TOOK_MS) - 1))
         return {
             name: Reading(
-                self.now.timestamp(), {"gateway": {c.canary: seen, c.stable: seen}}, slots=slots
+                self.now.timestamp(),
+                {"gateway": dict.fromkeys(arms, seen)},
+                slots=SlotTotals("foresight", slots, arms=dict.fromkeys(arms, at_once)),
             )
             for c in self.status.cohorts
             if c.canary
+            for arms in ((c.canary, c.stable),)
             for name in (c.name, c.name + MIRROR)
         }
 
@@ -222,7 +227,8 @@ def _wait(step: Step) -> str:
     """What a step waits for: `` for 10m``; before it what happens meanwhile."""
     mirror = f" with {step.mirror.percent}% of requests mirrored" if step.mirror else ""
     if step.hold:
-        return f"{mirror} for {step.hold}"
+        passing = ", then until it passes" if step.until else ""
+        return f"{mirror} for {step.hold}{passing}"
     if step.until:
         return f" until {step.until} {PROVEN}"
     return f"{mirror} until a person promotes" if step.pause is not None else ""

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kohort.api.cohorts import Until
 from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.cli.differences import Difference, differences
@@ -108,7 +109,11 @@ def _proofs(ahead: Foresight, status: Status) -> Iterator[str]:
     rates = {c.name: traffic(c) for c in status.cohorts}
     for cohort in ahead.spec.cohorts if rolling else ():
         for step in cohort.steps:
-            if cohort.name in rolling and step.until and 0 < step.weight < 100:
+            if (
+                cohort.name in rolling
+                and step.until is Until.NON_INFERIOR
+                and 0 < step.weight < 100
+            ):
                 least = least_requests(step.weight, ahead.spec.analysis)
                 step_told = f"the proof of {cohort.name} at {step.weight}%"
                 told = f"{step_told} takes at least {least:,} of its requests"

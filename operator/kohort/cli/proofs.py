@@ -8,8 +8,8 @@ from kohort.analysis import mirroring
 from kohort.analysis.betting import PROOF_BETS, Batch, log_factor, log_mean
 from kohort.analysis.reading import Count
 from kohort.analysis.timestamps import from_time
+from kohort.api.analysis import Analysis, MetricName
 from kohort.api.quantity import share
-from kohort.api.spec import Analysis, MetricName
 from kohort.api.status import CohortStatus
 
 MOST = 10**12
@@ -22,7 +22,7 @@ def least_requests(weight: int, analysis: Analysis) -> int:
 
     ``weight``: the canary's percentage, from 1 to 99. ``MOST`` stands for that many and more.
     """
-    margins = [share(m.margin) for m in analysis.metrics if m.name is MetricName.ERRORS]
+    margins = [m.allowed for m in analysis.metrics if m.name is MetricName.ERRORS]
     goal = math.log(1 / share(analysis.false_promotion))
 
     def proven(requests: int) -> bool:

@@ -140,7 +140,8 @@ class Layout:
             return line.append(f"{evidence.message}  ").append_text(_word(evidence.verdict))
         if canary.requests or stable.requests:
             line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
-            line.append(f" vs {stable.failed:,}/{stable.requests:,} failed")
+            kind = "failed" if evidence.slow_from is None else f"from {evidence.slow_from:,} ms"
+            line.append(f" vs {stable.failed:,}/{stable.requests:,} {kind}")
         else:
             line.append("no request counted yet", "dim")
         if canary.requests > 0 and stable.requests > 0:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from kohort.api.cohorts import Step
 from kohort.api.command import ANNOTATION_COMMAND, NEXT, CommandError, command_id, parse_command
-from kohort.api.spec import Step
 from kohort.api.status import (
     CohortPhase,
     CohortStatus,

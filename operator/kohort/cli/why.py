@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from kohort.analysis.wording import figures
+from kohort.api.cohorts import Until
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, Decision, Evidence
 from kohort.cli.view import CohortView, ModelView
@@ -167,14 +168,15 @@ def _step_ends(cohort: CohortView, view: ModelView) -> str:
     if cohort.since is None or cohort.step >= len(cohort.steps):
         return ""
     step = cohort.steps[cohort.step]
-    if step.until:
+    if step.until is Until.NON_INFERIOR:
         return f"The step lasts until {cohort.canary} is proven to be not worse than the margin allows."
     if not step.hold or view.paused_since or cohort.held:
         return ""
+    passing = ", and until harm of the margin would have been seen" if step.until else ""
     left = seconds(step.hold) - max(0.0, (view.now - cohort.since).total_seconds())
     if left <= 0:
-        return f"The step's {step.hold} are over."
-    return f"The step is held for {step.hold}, {duration(left)} more."
+        return f"The step's {step.hold} are over{passing.replace('and', 'but it is held')}."
+    return f"The step is held for {step.hold}, {duration(left)} more{passing}."
 
 
 def _awaited(cohort: CohortView) -> str:

@@ -28,7 +28,6 @@ STATUS_PATHS = {"/ready": ADMIN, "/stats/prometheus": ADMIN, MIRROR_COUNTERS_PAT
 MIRROR_REQUESTS = 64
 # Counters of revisions that are long gone are forgotten; one in use is never.
 EVICTION_INTERVAL = "86400s"
-DURATION_BUCKETS_MS = (1, 2, 3, 5, 7, 10, 15, 25, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000)
 # An operator that starts anew is found soon, and not overrun.
 RECONNECT = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}}
 ACTIVE_REQUESTS_STAT = f"http.{STAT_PREFIX}.downstream_rq_active"
@@ -277,9 +276,6 @@ def bootstrap(settings: Settings, directory: Path) -> Config:
                     ]
                 }
             },
-            "histogram_bucket_settings": [
-                {"match": {"prefix": STATS_SCOPE}, "buckets": list(DURATION_BUCKETS_MS)}
-            ],
         },
         "overload_manager": {
             "resource_monitors": [

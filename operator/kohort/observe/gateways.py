@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import aiohttp
 
-from kohort.analysis.reading import Arms, Count, Reading
-from kohort.contract import (
-    HEADER_PROCESS,
-    LABEL_ARM,
-    METRIC_REQUESTS,
-    TABLE_VERSION_PATH,
-    failed,
-    failed_grpc,
-)
+from kohort.analysis.reading import Reading
+from kohort.contract import HEADER_PROCESS, TABLE_VERSION_PATH
+from kohort.observe.counters import Cell, Cells, Cohort, arms, parse
 from kohort.route.address import hosts, path_prefix
 from kohort.route.table import ModelKey
 
@@ -45,30 +37,18 @@ class GatewayAddress:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A share of a cohort's clients on one arm; ``number`` is None outside a rollout."""
-
-    revision: str
-    number: int | None
-
-
-Cohort = tuple[ModelKey, str]
-SlotCounts = Mapping[Slot, Count]
-
-
-@dataclass(frozen=True)
 class Scrape(Mapping[Cohort, Reading]):
     """One look at all gateways; maps cohorts to readings.
 
     Cohorts that no gateway counted anything for are not iterated over, but have a reading too: every
     process that was read says so with no arms.
 
-    ``counts``: by cohort, by process that counts, requests and failures of each slot since that
-    process began. ``processes``: those that were read. ``errors``: why others were not.
+    ``counts``: by cohort, by process that counts, requests of each cell since that process began.
+    ``processes``: those that were read. ``errors``: why others were not.
     """
 
     at: float
-    counts: Mapping[Cohort, Mapping[str, SlotCounts]] = field(default_factory=dict)
+    counts: Mapping[Cohort, Mapping[str, Cells]] = field(default_factory=dict)
     processes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
 
@@ -76,7 +56,7 @@ class Scrape(Mapping[Cohort, Reading]):
         found = self.counts.get(cohort, {})
         return Reading(
             at=self.at,
-            sources={process: _arms(found.get(process, {})) for process in self.processes},
+            sources={process: arms(found.get(process, {})) for process in self.processes},
             errors=self.errors,
         )
 
@@ -87,72 +67,13 @@ class Scrape(Mapping[Cohort, Reading]):
         return len(self.counts)
 
 
-def _arms(slots: SlotCounts) -> Arms:
-    arms: dict[str, Count] = {}
-    for slot, count in slots.items():
-        before = arms.get(slot.revision, Count(0, 0))
-        arms[slot.revision] = Count(before.requests + count.requests, before.failed + count.failed)
-    return arms
-
-
-_LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
-_LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
-_ARM = LABEL_ARM.encode()
-
-
-def arm(name: str) -> tuple[ModelKey, str] | None:
-    """Model and revision of a cluster; None for a request that had none."""
-    parts = name.split("/")
-    return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
-
-
-@lru_cache(maxsize=1024)
-def _failed(code: bytes) -> bool:
-    """Whether an answer with such a code counts as failed: HTTP/GRPC/FLAGS."""
-    http, status, *_ = code.split(b"/")
-    return failed(int(http) if http.isdigit() else 0) or (
-        status.isdigit() and failed_grpc(int(status))
-    )
-
-
-def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
-    """Requests and failures by cohort and slot, of one gateway's counters in Prometheus's format.
-
-    Counters of requests that reached no model's routes are passed over. A client that went away before
-    its answer (code 0) is a failure: a model that hangs is seen by nothing else, and clients that leave
-    for reasons of their own leave both arms alike.
-    """
-    counts: dict[Cohort, dict[Slot, Count]] = {}
-    known: dict[bytes, tuple[ModelKey, str] | None] = {}
-    for line, value in _LINE.findall(text):
-        labels = dict(_LABEL.findall(line))
-        name = labels.get(_ARM, b"")
-        if name not in known:
-            known[name] = arm(name.decode())
-        if (found := known[name]) is None:
-            continue
-        key, revision = found
-        slots = counts.setdefault((key, labels[b"cohort"].decode()), {})
-        number, code = labels.get(b"slot", b""), labels.get(b"code", b"0/-/-")
-        slot = Slot(revision, int(number) if number.isdigit() else None)
-        requests = int(value)
-        lost = requests if _failed(code) else 0
-        before = slots.get(slot)
-        slots[slot] = (
-            Count(requests, lost)
-            if before is None
-            else Count(before.requests + requests, before.failed + lost)
-        )
-    return counts
-
-
 @dataclass(frozen=True)
 class Page:
     """Counters that a gateway tells: where, what of, and how they are read."""
 
     path: str
     told: str
-    parse: Callable[[bytes], dict[Cohort, dict[Slot, Count]]]
+    parse: Callable[[bytes], dict[Cohort, dict[Cell, int]]]
 
 
 COUNTERS = Page("/stats/prometheus", "counters", parse)
@@ -188,7 +109,7 @@ _ERRORS = (aiohttp.ClientError, TimeoutError, OSError, _TooLongError)
 
 async def _counters(
     session: aiohttp.ClientSession, gateway: GatewayAddress, page: Page
-) -> tuple[str, dict[Cohort, dict[Slot, Count]]]:
+) -> tuple[str, dict[Cohort, dict[Cell, int]]]:
     url = _url(gateway.address, gateway.status_port, page.path)
     timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
     async with session.get(url, timeout=timeout) as response:
@@ -206,7 +127,7 @@ async def scrape(
 ) -> Scrape:
     """Read the counters of all gateways at once; one that cannot be read is an error in the result."""
     places = asyncio.Semaphore(CONCURRENCY)
-    counts: dict[Cohort, dict[str, SlotCounts]] = {}
+    counts: dict[Cohort, dict[str, Cells]] = {}
     processes: list[str] = []
     errors: list[str] = []
 

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 import aiohttp
 
 from kohort.analysis.mirroring import DIFFERENT
-from kohort.analysis.reading import Count
 from kohort.contract import METRIC_MIRRORED, MIRROR, MIRROR_COUNTERS_PATH, Outcome
-from kohort.observe.gateways import Cohort, GatewayAddress, Page, Scrape, Slot, arm, scrape
+from kohort.observe.counters import Cell, Cohort, arm
+from kohort.observe.gateways import GatewayAddress, Page, Scrape, scrape
 
 _LINE = re.compile(rf"^{METRIC_MIRRORED}\{{(.*)\}} ([0-9]+)$".encode(), re.MULTILINE)
 _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
 
 
-def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
+def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
     """Pairs by cohort, whose name ends in ``MIRROR``, and by revision.
 
     Both revisions have the same requests, and failed are those that failed there alone; those of
@@ -30,19 +30,18 @@ def parse(text: bytes) -> dict[Cohort, dict[Slot, Count]]:
         if stable and canary and labels["outcome"] != Outcome.DROPPED:
             cohort = stable[0], labels["cohort"] + MIRROR
             found[cohort, stable[1], canary[1]][labels["outcome"]] += int(value)
-    counts: dict[Cohort, dict[Slot, Count]] = {}
+    counts: dict[Cohort, dict[Cell, int]] = {}
     for (cohort, stable_name, canary_name), outcomes in found.items():
         pairs = outcomes.total()
-        slots = counts.setdefault(cohort, {})
-        for revision, count in (
-            (stable_name, Count(pairs, outcomes[Outcome.STABLE_FAILED])),
-            (canary_name, Count(pairs, outcomes[Outcome.CANARY_FAILED])),
-            (DIFFERENT, Count(outcomes[Outcome.DIFFERENT], 0)),
+        cells = counts.setdefault(cohort, {})
+        for revision, requests, bad in (
+            (stable_name, pairs, outcomes[Outcome.STABLE_FAILED]),
+            (canary_name, pairs, outcomes[Outcome.CANARY_FAILED]),
+            (DIFFERENT, outcomes[Outcome.DIFFERENT], 0),
         ):
-            before = slots.get(Slot(revision, None), Count(0, 0))
-            slots[Slot(revision, None)] = Count(
-                before.requests + count.requests, before.failed + count.failed
-            )
+            for took, number in ((0, requests - bad), (None, bad)):
+                cell = Cell(revision, None, took)
+                cells[cell] = cells.get(cell, 0) + number
     return counts
 
 

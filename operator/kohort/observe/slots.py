@@ -6,16 +6,28 @@ import secrets
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from kohort.analysis.reading import Count, SlotTotals
-from kohort.contract import SLOTS
-from kohort.observe.gateways import Cohort, Slot, SlotCounts
-
-Numbers = tuple[int, ...]
+from kohort.analysis.astray import Routed
+from kohort.analysis.reading import Slots, SlotTotals, packed
+from kohort.analysis.split import canary_slots
+from kohort.contract import SLOTS, TOOK_MS
+from kohort.observe.counters import Cell, Cells, Cohort
 
 
 def _zeros() -> array[int]:
     return array("q", bytes(8 * SLOTS))
+
+
+FORGETTING = 1000
+"""Requests after which half of what is known of where they went is forgotten at every look."""
+
+
+class Split(NamedTuple):
+    """Which revision is the canary, and which percentage of clients every gateway gives it."""
+
+    canary: str
+    weight: int
 
 
 @dataclass
@@ -26,9 +38,54 @@ class _Entry:
     counter: str = field(default_factory=lambda: secrets.token_hex(8))
     requests: array[int] = field(default_factory=_zeros)
     failed: array[int] = field(default_factory=_zeros)
-    known: dict[str, tuple[array[int], array[int]]] = field(default_factory=dict)
-    past: tuple[Numbers, Numbers] | tuple[None, None] = (None, None)
+    took: dict[int, array[int]] = field(default_factory=dict)
+    arms: dict[str, list[int]] = field(default_factory=dict)
+    known: dict[str, Cells] = field(default_factory=dict)
+    past: Slots | None = None
     had_clients: bool = False
+    split: Split | None = None
+    routed: Routed = field(default_factory=Routed)
+
+    def add(self, cell: Cell, number: int) -> None:
+        """Counts so many more requests."""
+        if cell.took is not None:
+            row = self.arms.get(cell.revision)
+            if row is None:
+                row = self.arms[cell.revision] = [0] * len(TOOK_MS)
+            row[cell.took] += number
+        if cell.slot is None or cell.slot >= SLOTS:
+            return
+        self.requests[cell.slot] += number
+        if cell.took is None:
+            self.failed[cell.slot] += number
+            return
+        slots = self.took.get(cell.took)
+        if slots is None:
+            slots = self.took[cell.took] = _zeros()
+        slots[cell.slot] += number
+
+    def follow(self, gained: Mapping[Cell, int], split: Split | None) -> None:
+        """Looks whether new requests went where the split sends them, if it was in effect all the time."""
+        same, self.split = split is not None and split == self.split, split
+        if not same or split is None:
+            self.routed = Routed()
+            return
+        canary, border = canary_slots(split.weight, self.salt)
+        requests = astray = 0
+        for cell, number in gained.items():
+            if cell.slot is not None and cell.slot != border:
+                requests += number
+                astray += number if (cell.slot in canary) != (cell.revision == split.canary) else 0
+        # What went astray long ago is forgotten, so that an alarm ends when its cause does.
+        kept = 0.5 if self.routed.requests > FORGETTING else 1.0
+        self.routed = Routed(
+            round(self.routed.requests * kept) + requests, round(self.routed.astray * kept) + astray
+        )
+
+    def totals(self) -> Slots:
+        """What was counted so far."""
+        took = {index: packed(slots) for index, slots in self.took.items()}
+        return Slots(tuple(self.requests), tuple(self.failed), took)
 
 
 class SlotLedger:
@@ -38,43 +95,49 @@ class SlotLedger:
         self._entries: dict[Cohort, _Entry] = {}
 
     def take(
-        self, cohort: Cohort, salt: str, weight: int, counts: Mapping[str, SlotCounts]
+        self,
+        cohort: Cohort,
+        salt: str,
+        weight: int,
+        counts: Mapping[str, Cells],
+        split: Split | None = None,
     ) -> SlotTotals:
         """Totals after what each process that could be read has counted by now.
 
         ``salt``: names the rollout; another one counts from nought. ``weight``: the canary's
         percentage now. A process that is read for the first time brings nothing yet, because nobody
-        knows when it counted; so ``counts`` has one that has counted nothing too.
+        knows when it counted; so ``counts`` has one that has counted nothing too. ``split``: if every
+        gateway is known to serve it.
         """
         entry = self._entries.get(cohort)
         if entry is None or entry.salt != salt:
             entry = self._entries[cohort] = _Entry(salt)
-        for process, slots in counts.items():
-            now = _both_arms(slots)
-            before = entry.known.get(process, now)
-            for total, then, later in zip((entry.requests, entry.failed), before, now, strict=True):
-                for slot in range(SLOTS):
-                    gained = later[slot] - then[slot]
+        new: dict[Cell, int] = {}
+        for process, cells in counts.items():
+            before = entry.known.get(process, cells)
+            for cell, number in cells.items():
+                gained = number - before.get(cell, 0)
+                if gained:
                     # A counter that fell was reset, and counts from nought.
-                    total[slot] += gained if gained >= 0 else later[slot]
-            entry.known[process] = now
-        totals = tuple(entry.requests), tuple(entry.failed)
+                    new[cell] = new.get(cell, 0) + (gained if gained > 0 else number)
+            entry.known[process] = cells
+        for cell, number in new.items():
+            entry.add(cell, number)
+        entry.follow(new, split)
+        totals = entry.totals()
         entry.had_clients |= weight > 0
         if not entry.had_clients:
             entry.past = totals
-        return SlotTotals(entry.counter, *totals, *entry.past)
+        arms = {revision: tuple(row) for revision, row in entry.arms.items()}
+        return SlotTotals(entry.counter, totals, entry.past, arms)
+
+    def misrouted(self, cohort: Cohort) -> str:
+        """What is wrong with where requests of a cohort go; empty when nothing is."""
+        entry = self._entries.get(cohort)
+        return entry.routed.told() if entry is not None and entry.routed.alarming else ""
 
     def keep(self, cohorts: Iterable[Cohort]) -> None:
         """Forgets all but these cohorts."""
         wanted = set(cohorts)
         for cohort in [known for known in self._entries if known not in wanted]:
             del self._entries[cohort]
-
-
-def _both_arms(slots: Mapping[Slot, Count]) -> tuple[array[int], array[int]]:
-    requests, failed = _zeros(), _zeros()
-    for slot, count in slots.items():
-        if slot.number is not None and slot.number < SLOTS:
-            requests[slot.number] += count.requests
-            failed[slot.number] += count.failed
-    return requests, failed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import structs
 
-from kohort.api.spec import Cohort
+from kohort.api.cohorts import Cohort
 from kohort.api.status import CohortPhase, CohortStatus, Status
 from kohort.plan.context import Context, Draft, label
 

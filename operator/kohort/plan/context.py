@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
+from kohort.analysis.budget import check_share
 from kohort.analysis.timestamps import from_time
+from kohort.api.cohorts import Step
 from kohort.api.quantity import seconds, share
-from kohort.api.spec import GPUCapacity, Spec, Step
+from kohort.api.spec import GPUCapacity, Spec
 from kohort.api.status import CohortStatus, Decision, RevisionStatus, Status
 from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.outcome import Event, EventType
@@ -65,12 +67,12 @@ class Context:
         """How long pods may take."""
         return timedelta(seconds=seconds(self.spec.progress_deadline))
 
-    @property
-    def alpha(self) -> float:
-        """One check's share of falseRollback, over all cohorts and metrics, mirrors included."""
+    def alpha(self, cohort: CohortStatus) -> float:
+        """One check's share of falseRollback: over all cohorts and metrics, mirrors included, and over
+        attempts to roll out the same revision."""
         mirrors = sum(any(step.mirror for step in c.steps) for c in self.spec.cohorts)
         checks = len(self.spec.cohorts) * len(self.spec.analysis.metrics) + mirrors
-        return share(self.spec.analysis.false_rollback) / checks
+        return share(self.spec.analysis.false_rollback) * check_share(checks, cohort.attempt)
 
     @property
     def beta(self) -> float:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Protocol
 
 from msgspec import structs
 
-from kohort.analysis import mirroring
-from kohort.analysis.sequential import (
-    Rates,
-    Trial,
-    advance,
-    begin,
-    proof_share,
-    relabelled,
-    unseen_since,
-)
+from kohort.analysis import latency, mirroring, sequential
+from kohort.analysis.reading import Reading
+from kohort.analysis.sequential import Rates, Trial, proof_share, relabelled
+from kohort.analysis.slots import decode
+from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time
 from kohort.analysis.wording import NO_PAIRS, unseen_message
+from kohort.api.analysis import Metric, MetricName
 from kohort.api.status import CohortStatus, Evidence, Verdict
 from kohort.contract import MIRROR
 from kohort.plan.context import Context
+
+
+class Analysis(Protocol):
+    """How evidence on a metric is begun, carried on, and found to lack an arm."""
+
+    def begin(
+        self, metric: Metric, reading: Reading | None, trial: Trial, weight: int, now: datetime
+    ) -> Evidence: ...
+
+    def advance(
+        self,
+        evidence: Evidence,
+        reading: Reading,
+        trial: Trial,
+        metric: Metric,
+        rates: Rates,
+        now: datetime,
+    ) -> Evidence: ...
+
+    def unseen_since(self, evidence: Evidence, moment: datetime) -> tuple[str, ...]: ...
+
+    def accused(self, evidence: Evidence, alpha: float) -> bool: ...
+
+
+ANALYSES: dict[str, Analysis] = {
+    MetricName.ERRORS: sequential,
+    MetricName.LATENCY: latency,
+    mirroring.METRIC: sequential,
+}
 
 
 def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
@@ -52,7 +79,7 @@ def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
 def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     reading = context.world.readings.get(cohort.name)
     return tuple(
-        begin(metric, reading, _trial(cohort), cohort.weight, context.now)
+        ANALYSES[metric.name].begin(metric, reading, _trial(cohort), cohort.weight, context.now)
         for metric in context.spec.analysis.metrics
     )
 
@@ -77,7 +104,7 @@ def _compared(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
             reading,
             canary=cohort.canary,
             stable=cohort.stable,
-            alpha=context.alpha,
+            alpha=context.alpha(cohort),
             now=context.now,
         )
         for e in cohort.evidence
@@ -92,11 +119,13 @@ def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     if reading is None or not counted:
         return counted
     known = {e.metric: e for e in counted}
-    trial, rates = _trial(cohort), Rates(context.alpha, context.beta)
+    trial, rates = _trial(cohort), Rates(context.alpha(cohort), context.beta)
     return tuple(
-        advance(known[metric.name], reading, trial, metric, rates, context.now)
+        ANALYSES[metric.name].advance(
+            known[metric.name], reading, trial, metric, rates, context.now
+        )
         if metric.name in known
-        else begin(metric, reading, trial, cohort.weight, context.now)
+        else ANALYSES[metric.name].begin(metric, reading, trial, cohort.weight, context.now)
         for metric in context.spec.analysis.metrics
     )
 
@@ -116,8 +145,9 @@ def harm(cohort: CohortStatus) -> Evidence | None:
 
 
 def untrusted(cohort: CohortStatus) -> str:
-    """Why counters cannot be trusted now; empty when they can."""
-    return next((e.message for e in deciding(cohort) if e.verdict is Verdict.METRICS_ERROR), "")
+    """Why nothing can be learned now: counters cannot be read, or all fare badly; empty when it can."""
+    doubtful = (e for e in deciding(cohort) if e.verdict is Verdict.METRICS_ERROR or e.disturbed)
+    return next((e.message for e in doubtful), "")
 
 
 def unseen(cohort: CohortStatus, since: str | None) -> str:
@@ -125,9 +155,30 @@ def unseen(cohort: CohortStatus, since: str | None) -> str:
     if since is None:
         return ""
     moment = from_time(since)
-    missing = (unseen_since(e, moment) for e in deciding(cohort))
+    missing = (ANALYSES[e.metric].unseen_since(e, moment) for e in deciding(cohort))
     told = (unseen_message(arms) if cohort.weight else NO_PAIRS for arms in missing if arms)
     return next(told, "")
+
+
+def awaited_clients(context: Context, cohort: CohortStatus) -> str:
+    """Which metric still lacks clients on the canary; empty when none does.
+
+    No more are asked for than the weight has slots for.
+    """
+    canary, border = canary_slots(cohort.weight, cohort.salt)
+    theirs = canary if border is None else canary | {border}
+    wanted = {m.name.value: min(m.min_clients, len(theirs)) for m in context.spec.analysis.metrics}
+    for evidence in deciding(cohort):
+        least, slots = wanted.get(evidence.metric, 0), decode(evidence.slots)
+        if not least or slots is None:
+            continue
+        sent = slots.since().requests
+        seen = sum(sent[slot] > 0 for slot in theirs)
+        if seen < least:
+            return (
+                f"{evidence.metric} waits for clients: {seen} of {least} client slots have called"
+            )
+    return ""
 
 
 def read_since(cohort: CohortStatus, moment: datetime) -> bool:
@@ -137,12 +188,44 @@ def read_since(cohort: CohortStatus, moment: datetime) -> bool:
 
 def unproven(context: Context, cohort: CohortStatus) -> str:
     """What a proof of non-inferiority still lacks; empty when it is there for every metric."""
-    lacking = next((e for e in deciding(cohort) if e.verdict is not Verdict.PASS), None)
+    goals = context.spec.analysis.goals
+    lacking = next(
+        (e for e in deciding(cohort) if e.metric in goals and e.verdict is not Verdict.PASS), None
+    )
     if lacking is None:
         return ""
     if lacking.verdict is Verdict.METRICS_ERROR:
         return lacking.message
     return f"proof at {proof_share(lacking, context.beta):.0%}: {lacking.message}"
+
+
+def unpassed(context: Context, cohort: CohortStatus) -> str:
+    """What still keeps a step from passing: evidence of harm, or too little to see any; empty if nothing."""
+    alpha = context.alpha(cohort)
+    for evidence in deciding(cohort):
+        if ANALYSES[evidence.metric].accused(evidence, alpha):
+            return f"not passed: {evidence.message}"
+    lacking = (
+        f"harm of {metric.tolerated} of requests would not have been seen yet; {told}"
+        for metric, enough, told in _visible(context, cohort)
+        if not enough
+    )
+    return next(lacking, "")
+
+
+def visible(context: Context, cohort: CohortStatus) -> str:
+    """What harm would have been seen by now; empty where no metric can tell."""
+    return "; ".join(told for _, _, told in _visible(context, cohort))
+
+
+def _visible(context: Context, cohort: CohortStatus) -> Iterator[tuple[Metric, bool, str]]:
+    """Of each metric that can tell: whether harm of its margin would have been seen, and which would."""
+    known = {e.metric: e for e in deciding(cohort)}
+    for metric in context.spec.analysis.metrics:
+        if metric.name is MetricName.ERRORS and metric.name in known:
+            rate, seen = sequential.visible_harm(known[metric.name], context.alpha(cohort))
+            told = f"a failed share of {seen:.2%} instead of {rate:.2%} would have been seen"
+            yield metric, seen < 1 and seen <= rate + metric.allowed, told
 
 
 def summary(cohort: CohortStatus) -> str:

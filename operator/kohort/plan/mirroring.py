@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kohort.api.spec import Cohort
+from kohort.api.cohorts import Cohort
 from kohort.api.status import CohortStatus
 
 

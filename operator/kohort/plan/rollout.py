@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from msgspec import structs
 
 from kohort.analysis.timestamps import from_time, to_time
+from kohort.api.cohorts import Step, Until
 from kohort.api.quantity import seconds
-from kohort.api.spec import Step
 from kohort.api.status import CohortPhase, CohortStatus, Urged
 from kohort.plan import evidence
 from kohort.plan.capacity import reachable_weight
@@ -116,6 +116,8 @@ def start(turn: Turn) -> Change | None:
         step=len(turn.spec.steps) if turn.at_once else 0,
         weight=0,
         salt=_salt(context.identity.uid, cohort.name, turn.target, started),
+        tried=turn.target,
+        attempt=cohort.attempt + 1 if cohort.tried == turn.target else 1,
         step_started_at=None,
         rejected=cohort.rejected if turn.leaving else "",
         evidence=(),
@@ -172,7 +174,13 @@ def hold_step(turn: Turn) -> Change | None:
     awaited = _awaited(turn)
     if awaited:
         return turn.saying(f"{turn.cohort.weight}%: {awaited}", CohortPhase.ANALYZING)
-    return Change(structs.replace(turn.cohort, step=turn.cohort.step + 1, step_started_at=None))
+    cohort = turn.cohort
+    told = ""
+    if turn.spec.steps[cohort.step].until is Until.PASS and _compared(turn):
+        told = evidence.visible(turn.context, cohort)
+    event = normal("StepPassed", f"{cohort.name}: {cohort.weight}%: no harm was seen; {told}")
+    cohort = structs.replace(cohort, step=cohort.step + 1, step_started_at=None)
+    return Change(cohort, (event,) if told else ())
 
 
 def promote(turn: Turn) -> Change:
@@ -223,21 +231,27 @@ def _awaited(turn: Turn) -> str:
         command = f"kubectl kohort promote {context.identity.name} {cohort.name}"
         return f"waits for a person: {command}{blind}"
     compared = _compared(turn)
-    if step.until is not None and compared:
-        return evidence.unproven(context, cohort)
+    if step.until is Until.NON_INFERIOR and compared:
+        return evidence.unproven(context, cohort) or evidence.awaited_clients(context, cohort)
     end = hold_end(cohort, step)
     if end is None:
         return ""
     lacking = compared and (
-        evidence.untrusted(cohort) or evidence.unseen(cohort, cohort.step_started_at)
+        evidence.untrusted(cohort)
+        or evidence.unseen(cohort, cohort.step_started_at)
+        or evidence.awaited_clients(context, cohort)
     )
     if lacking:
         return lacking
     if context.now < end:
         held = f"holds until {end:%H:%M:%S} UTC"
+        if compared and step.until is Until.PASS:
+            held = f"{held}; {evidence.visible(context, cohort)}"
         return f"{held}; {evidence.summary(cohort)}" if compared else held
     if compared and not evidence.read_since(cohort, end):
         return "its time is over; waits for one more look at the counters"
+    if compared and step.until is Until.PASS:
+        return evidence.unpassed(context, cohort)
     return ""
 
 

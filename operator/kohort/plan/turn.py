@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from kohort.api.spec import Cohort
+from kohort.api.cohorts import Cohort
 from kohort.api.status import CohortPhase, CohortStatus, Status, Urged
 from kohort.plan.capacity import needed_pods, next_weight, target
 from kohort.plan.context import Context, cut, label, revision_of

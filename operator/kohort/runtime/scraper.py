@@ -11,7 +11,7 @@ from kohort.analysis.shares import Requests, requests, shares
 from kohort.api.status import CohortStatus
 from kohort.contract import MIRROR
 from kohort.observe.gateways import GatewayAddress, Scrape
-from kohort.observe.slots import SlotLedger
+from kohort.observe.slots import SlotLedger, Split
 from kohort.plan.mirroring import mirrored_percent
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Model, Models
@@ -128,8 +128,12 @@ class Scraper:
         key = (model.key, cohort.name)
         found = scrape.counts.get(key, {})
         counts = {process: found.get(process, {}) for process in scrape.processes}
-        slots = self._slots.take(key, cohort.salt, cohort.weight, counts)
-        return replace(scrape[key], slots=slots)
+        settled = cohort.step_started_at is not None and cohort.weight > 0
+        split = Split(cohort.canary, cohort.weight) if settled else None
+        slots = self._slots.take(key, cohort.salt, cohort.weight, counts, split)
+        reading, misrouted = scrape[key], self._slots.misrouted(key)
+        errors = (*reading.errors, misrouted) if misrouted else reading.errors
+        return replace(reading, slots=slots, errors=errors)
 
 
 def _judged(model: Model) -> bool:

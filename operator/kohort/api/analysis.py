@@ -1,0 +1,144 @@
+"""What decides in a rollout, and how sure it must be: the part of a spec that is about evidence."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from kohort.api.base import SpecStruct, rules
+from kohort.api.quantity import Percent, share
+
+
+class MetricName(StrEnum):
+    """A metric that can decide."""
+
+    ERRORS = "errors"
+    LATENCY = "latency"
+
+
+class Role(StrEnum):
+    """What a metric is for."""
+
+    GUARDRAIL = "Guardrail"
+    GOAL = "Goal"
+
+
+MARGINS = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"}
+"""What is tolerated where nothing else is said: percentage points of requests; percent of durations."""
+
+
+class Metric(SpecStruct, frozen=True):
+    """A metric on which the new revision is compared with the cohort's own stable revision."""
+
+    name: Annotated[
+        MetricName,
+        Meta(
+            description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs. "
+            "latency: how long all other answers took, as a whole distribution."
+        ),
+    ]
+    role: Annotated[
+        Role,
+        Meta(
+            description="Guardrail: evidence of harm sends the cohort back. Goal: that too, and until "
+            "NonInferior waits for its proof. Without any Goal, until NonInferior waits for errors."
+        ),
+    ] = Role.GUARDRAIL
+    margin: Annotated[
+        Percent | None,
+        Meta(
+            description="What is tolerated. errors: for until NonInferior the failed share may be higher by "
+            "less than this, in percentage points (1% if absent). latency: a cohort goes back only if "
+            "answers take longer by at least this, relative to stable (10% if absent)."
+        ),
+    ] = None
+    min_clients: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="No step ends by hold or until before requests came from this many of the 256 "
+            "client slots on the new revision: at least as many clients.",
+        ),
+    ] = 0
+
+    @property
+    def tolerated(self) -> str:
+        """The margin as it is written."""
+        return self.margin or MARGINS[self.name]
+
+    @property
+    def allowed(self) -> float:
+        """The margin as a share."""
+        return share(self.tolerated)
+
+
+class Analysis(SpecStruct, frozen=True):
+    """What decides, and how sure it must be."""
+
+    false_rollback: Annotated[
+        Percent,
+        Meta(
+            description="Greatest chance that a rollout of a harmless revision is rolled back anywhere, "
+            "however long it is watched.",
+            extra_json_schema=rules(
+                (
+                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
+                    "falseRollback must be between 0.0001% and 20%",
+                )
+            ),
+        ),
+    ] = "1%"
+    false_promotion: Annotated[
+        Percent,
+        Meta(
+            description="Greatest chance that until NonInferior passes a revision that is worse by the "
+            "margin.",
+            extra_json_schema=rules(
+                (
+                    "double(self.replace('%', '')) >= 0.0001 && double(self.replace('%', '')) <= 20.0",
+                    "falsePromotion must be between 0.0001% and 20%",
+                )
+            ),
+        ),
+    ] = "5%"
+    metrics: Annotated[
+        tuple[
+            Annotated[
+                Metric,
+                Meta(
+                    extra_json_schema=rules(
+                        (
+                            "self.name != 'latency' || !has(self.role) || self.role != 'Goal'",
+                            "latency can only be a Guardrail: until NonInferior can prove errors alone",
+                        ),
+                        (
+                            "self.name != 'errors' || !has(self.margin) || "
+                            "double(self.margin.replace('%', '')) <= 100.0",
+                            "margin of errors is in percentage points of requests: at most 100%",
+                        ),
+                    )
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            min_length=1,
+            max_length=8,
+            description="The metrics that decide.",
+            extra_json_schema={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = field(
+        default_factory=lambda: (Metric(name=MetricName.ERRORS), Metric(name=MetricName.LATENCY))
+    )
+
+    @property
+    def goals(self) -> frozenset[MetricName]:
+        """The metrics whose proof ``until: NonInferior`` waits for."""
+        named = frozenset(m.name for m in self.metrics if m.role is Role.GOAL)
+        return named or frozenset({MetricName.ERRORS})

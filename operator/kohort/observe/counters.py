@@ -1,0 +1,94 @@
+"""A gateway's counters, understood: who answered whom, how, and how fast."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from kohort.analysis.reading import Arms, Count
+from kohort.contract import LABEL_ARM, METRIC_REQUESTS, TOOK_MS, failed, failed_grpc
+from kohort.route.table import ModelKey
+
+SERIES_REMEMBERED = 1 << 17
+"""Series of which it is known what they count; to read a name takes longer than to read its number."""
+
+
+class Cell(NamedTuple):
+    """Requests that are counted together.
+
+    ``slot``: None outside a rollout. ``took``: index in ``TOOK_MS``; None for those that failed.
+    """
+
+    revision: str
+    slot: int | None
+    took: int | None
+
+
+Cohort = tuple[ModelKey, str]
+Cells = Mapping[Cell, int]
+
+_LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
+_LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
+_CLASSES = {str(milliseconds).encode(): index for index, milliseconds in enumerate(TOOK_MS)}
+
+
+def arm(name: str) -> tuple[ModelKey, str] | None:
+    """Model and revision of a cluster; None for a request that had none."""
+    parts = name.split("/")
+    return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
+
+
+def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
+    """Requests by cohort and cell, of one gateway's counters in Prometheus's format.
+
+    Counters of requests that reached no model's routes are passed over. A client that went away before
+    its answer (code 0) is a failure: a model that hangs is seen by nothing else, and clients that leave
+    for reasons of their own leave both arms alike.
+    """
+    counts: dict[Cohort, dict[Cell, int]] = {}
+    last: Cohort | None = None
+    cells: dict[Cell, int] = {}
+    for labels, value in _LINE.findall(text):
+        found = _series(labels)
+        if found is None:
+            continue
+        cohort, cell = found
+        if cohort is not last:  # series of one cohort stand together mostly
+            cells, last = counts.setdefault(cohort, {}), cohort
+        cells[cell] = cells.get(cell, 0) + int(value)
+    return counts
+
+
+@lru_cache(SERIES_REMEMBERED)
+def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
+    """Whose requests a series counts; None where they are no model's."""
+    told = dict(_LABEL.findall(labels))
+    found = arm(told.get(LABEL_ARM.encode(), b"").decode())
+    if found is None:
+        return None
+    key, revision = found
+    number = told.get(b"slot", b"")
+    slot = int(number) if number.isdigit() else None
+    code = told.get(b"code", b"0").split(b"/")
+    http, grpc, _, took = (*code, b"", b"", b"")[:4]
+    bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
+    cell = Cell(revision, slot, None if bad else _CLASSES.get(took, 0))
+    return _cohort(key, told[b"cohort"].decode()), cell
+
+
+@lru_cache(SERIES_REMEMBERED)
+def _cohort(key: ModelKey, name: str) -> Cohort:
+    """The same object for the same cohort, so that it is quickly known again."""
+    return key, name
+
+
+def arms(cells: Cells) -> Arms:
+    """Requests and failures by revision."""
+    counts: dict[str, list[int]] = {}
+    for cell, number in cells.items():
+        count = counts.setdefault(cell.revision, [0, 0])
+        count[0] += number
+        count[1] += number if cell.took is None else 0
+    return {revision: Count(*count) for revision, count in counts.items()}

@@ -1,0 +1,87 @@
+"""What metrics and their minimum of clients do to a rollout."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from kohort.api.analysis import Analysis, Metric, MetricName
+from kohort.api.cohorts import Cohort, Step, Until
+from kohort.api.status import CohortPhase
+from tests.unit.plan_simulation import Cluster, model, serving
+
+
+def test_a_slower_revision_goes_back_with_figures() -> None:
+    cluster = serving(model(1))
+    good = cluster.desired
+    cluster.edit(model(2))
+    cluster.slow.add(cluster.desired)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
+    assert cluster.cohort().stable == good
+    assert cluster.cohort().message.startswith("v2 went back to v1: canary answers took ")
+
+
+def test_latency_that_is_not_listed_decides_nothing() -> None:
+    errors = Analysis(metrics=(Metric(name=MetricName.ERRORS),))
+    cluster = serving(model(1, analysis=errors))
+    cluster.edit(model(2, analysis=errors))
+    cluster.slow.add(cluster.desired)
+    cluster.until(Cluster.finished)
+
+
+def test_a_step_waits_until_enough_clients_have_called() -> None:
+    errors = Metric(name=MetricName.ERRORS, min_clients=100)
+    steps = (Step(weight=5, hold="10s"),)
+    spec = model(1, cohorts=(Cohort(name="everyone", steps=steps),))
+    spec = structs.replace(spec, analysis=Analysis(metrics=(errors,)))
+    cluster = serving(spec)
+    cluster.edit(structs.replace(spec, model=model(2).model))
+    cluster.until(lambda c: c.cohort().step_started_at is not None)
+    told = []
+    for _ in range(4):
+        cluster.pass_time(5)
+        cluster.serve(20)
+        cluster.read_counters()
+        cluster.decide()
+        told.append(cluster.cohort().message)
+    assert any("errors waits for clients: " in m and " of 13 client slots" in m for m in told)
+    cluster.until(Cluster.finished)
+
+
+def passing(hold: str, margin: str) -> Cluster:
+    """A rollout whose one step passes by what would have been seen, on its way."""
+    errors = Metric(name=MetricName.ERRORS, margin=margin)
+    steps = (Step(weight=25, hold=hold, until=Until.PASS),)
+    spec = model(1, cohorts=(Cohort(name="everyone", steps=steps),))
+    spec = structs.replace(spec, analysis=Analysis(metrics=(errors,)))
+    cluster = serving(spec)
+    cluster.edit(structs.replace(spec, model=model(2).model))
+    cluster.until(lambda c: c.cohort().step_started_at is not None)
+    return cluster
+
+
+def test_a_step_passes_after_its_hold_once_harm_of_the_margin_would_have_been_seen() -> None:
+    cluster = passing("10s", "2%")
+    for _ in range(6):
+        cluster.tick()
+    assert cluster.cohort().weight == 25
+    assert "harm of 2% of requests would not have been seen yet; a failed share of " in (
+        cluster.cohort().message
+    )
+    cluster.until(Cluster.finished)
+    told = next(e for e in cluster.events if e.reason == "StepPassed")
+    assert told.message.startswith("everyone: 25%: no harm was seen; a failed share of ")
+
+
+def test_a_step_passes_no_sooner_than_its_hold() -> None:
+    cluster = passing("10m", "90%")
+    for _ in range(60):
+        cluster.tick()
+    assert cluster.cohort().weight == 25
+    assert cluster.cohort().message.startswith("25%: holds until ")
+    cluster.until(Cluster.finished)
+
+
+def test_harm_sends_back_what_waits_to_pass() -> None:
+    cluster = passing("1h", "1%")
+    cluster.bad.add(cluster.desired)
+    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
