@@ -287,6 +287,8 @@ class Http2Connection(asyncio.BufferedProtocol):
             stream = self.front.open_stream(self, number, headers)
             if stream is None:
                 return
+        elif stream.deadline == INFINITE:
+            raise Http2Error(frames.STREAM_CLOSED, "HEADERS after the end of a stream")
         elif not flags & frames.END_STREAM:
             raise Http2Error(frames.PROTOCOL_ERROR, "trailers do not end their stream")
         if flags & frames.END_STREAM:

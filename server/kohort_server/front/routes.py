@@ -16,7 +16,7 @@ from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
-from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange
+from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, json_length
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
@@ -73,7 +73,8 @@ class Routes:
         method, handler = route
         if exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
             exchange.respond_error(
-                405, f"{exchange.method.decode()} is not for this path; use {method.decode()}"
+                405,
+                f"{exchange.method.decode('latin-1')} is not for this path; use {method.decode()}",
             )
             return
         try:
@@ -126,8 +127,7 @@ class Routes:
             if b"content-encoding" in headers:
                 limit = exchange.connection.front.limits.body
                 body = decompress(headers[b"content-encoding"], body, limit)
-            length = headers.get(HEADER_LENGTH)
-            request = serving.codec.decode(body, None if length is None else header_length(length))
+            request = serving.codec.decode(body, header_length(headers))
             serving.batcher.submit(HttpCall(self._model, serving.codec, exchange, request))
         except RequestError as error:
             refuse(self._model, exchange, error)
@@ -179,15 +179,18 @@ def refuse_loading(exchange: Exchange) -> None:
     raise RequestError(501, LOAD_REFUSED)
 
 
-def header_length(value: bytes) -> int:
-    """The length of the JSON before binary tensors, from its header."""
-    if not value.isdigit():
+def header_length(headers: dict[bytes, bytes]) -> int | None:
+    """The length of the JSON before binary tensors, None for a body that is all JSON."""
+    if HEADER_LENGTH not in headers:
+        return None
+    length = json_length(headers)
+    if length is None:
         raise RequestError(
             400,
             "Inference-Header-Content-Length wants a number of bytes, got "
-            f"{value.decode('latin-1')!r}",
+            f"{headers[HEADER_LENGTH].decode('latin-1')!r}",
         )
-    return int(value)
+    return length
 
 
 def normal_path(target: bytes) -> bytes:

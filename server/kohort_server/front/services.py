@@ -94,7 +94,7 @@ class Services:
             refuse(self._model, stream, error)
         except Exception:
             log.exception("a ModelInfer failed")
-            refuse(self._model, stream, RequestError(500, "the server failed; its log says why"))
+            refuse(self._model, stream, failed())
 
     def _stream_infer(self, stream: GrpcStream, message: Message) -> None:
         if stream.context is None:
@@ -110,6 +110,9 @@ class Services:
             serving.batcher.submit(call)
         except RequestError as error:
             refuse_in_stream(self._model, conversation, place, identity, error)
+        except Exception:
+            log.exception("a request of a ModelStreamInfer failed")
+            refuse_in_stream(self._model, conversation, place, identity, failed())
 
     # Health.
 
@@ -155,6 +158,11 @@ def unary(name: str, answer: Callable[[Values], Values]) -> Callable[[GrpcStream
             stream.finish(STATUSES.get(error.status, UNKNOWN), error.message, error.retry_after)
 
     return handle
+
+
+def failed() -> RequestError:
+    """What a client is told of a fault of the server's own."""
+    return RequestError(500, "the server failed; its log says why")
 
 
 def refuse_loading(asked: Values) -> Values:
