@@ -15,6 +15,7 @@ class MemoryTransport(asyncio.Transport):
         self.written = bytearray()
         self.ended = False
         self.closed = False
+        self._lost = False
 
     def connect(self, protocol: asyncio.BaseProtocol) -> MemoryTransport:
         """Begin a connection that this protocol serves."""
@@ -32,16 +33,19 @@ class MemoryTransport(asyncio.Transport):
             data = data[count:]
 
     def lose(self) -> None:
-        """The client has gone."""
+        """The connection is no more."""
         self.closed = True
-        self.protocol.connection_lost(None)
+        if not self._lost:
+            self._lost = True
+            self.protocol.connection_lost(None)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
 
     def write(self, data: Any) -> None:
         assert not self.ended, "an answer was written after the last one"
-        self.written += data
+        if not self.closed:
+            self.written += data
 
     def write_eof(self) -> None:
         self.ended = True
@@ -50,7 +54,8 @@ class MemoryTransport(asyncio.Transport):
         return True
 
     def close(self) -> None:
-        self.ended = self.closed = True
+        self.closed = True
+        asyncio.get_running_loop().call_soon(self.lose)
 
     def abort(self) -> None:
         self.close()

@@ -300,3 +300,20 @@ def test_a_long_reason_fits_a_frame_that_every_client_takes() -> None:
         high, low, *_ = frames.HEADER.unpack_from(written, at)
         assert (high << 8 | low) <= frames.DEFAULT_FRAME_SIZE
         at += frames.HEADER_SIZE + (high << 8 | low)
+
+
+def test_an_answer_that_comes_after_the_end_of_its_stream_counts_no_request_twice() -> None:
+    async def world() -> None:
+        waiting: list[GrpcStream] = []
+        method = Method(lambda stream, _: waiting.append(stream), client_streams=True)
+        front = Front(echo_body, LIMITS, {b"/each": method})
+        transport = MemoryTransport().connect(Http2Connection(front))
+        transport.feed(GREETING + request(1, b"/each", prefixed(b"a"), 1000, 0, True))
+        assert front.unanswered == 1
+        transport.feed(frames.reset(1, frames.CANCEL))
+        assert front.unanswered == 0
+        waiting[0].push([b"late"])
+        waiting[0].answered()
+        assert front.unanswered == 0
+
+    asyncio.run(world())

@@ -270,6 +270,8 @@ class GrpcStream:
 
     def answered(self) -> None:
         """One of the client's messages has its answer: on a stream it may have been the last."""
+        if self.over:
+            return
         self.calls -= 1
         self.front.unanswered -= 1
         if not self.calls:

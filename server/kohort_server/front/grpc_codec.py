@@ -99,7 +99,8 @@ class GrpcCodec:
             layout = self._layouts.get(key)
             if layout is None:
                 return self._decode_unknown(message, key)
-            return self._with_raw(layout, identity, raw_pieces(message, at), len(message))
+            raw = raw_pieces(message, at, len(layout.inputs))
+            return self._with_raw(layout, identity, raw, len(message))
         except (ProtobufError, IndexError, UnicodeDecodeError) as error:
             raise RequestError(400, f"the request is no ModelInferRequest: {error}") from error
 
@@ -268,7 +269,7 @@ def read_head(message: Message) -> tuple[bytes, str, int]:
         tag = message[at]
         if tag == RAW:
             break
-        if tag not in HEAD_TAGS:
+        if tag not in HEAD_TAGS or at > CACHED_HEADER:
             return b"", "", 0
         size = message[at + 1]
         start = at + 2
@@ -283,13 +284,15 @@ def read_head(message: Message) -> tuple[bytes, str, int]:
     return before + bytes(message[rest:at]), identity, at
 
 
-def raw_pieces(message: Message, at: int) -> list[Message]:
+def raw_pieces(message: Message, at: int, most: int) -> list[Message]:
     """The raw tensors, which must be all that is left from `at` on."""
     pieces = []
     end = len(message)
     while at < end:
         if message[at] != RAW:
             raise ProtobufError("a field follows the raw tensors")
+        if len(pieces) == most:
+            raise ProtobufError(f"it has more than {most} raw tensors")
         size = message[at + 1]
         start = at + 2
         if size > 0x7F:
