@@ -116,20 +116,30 @@ def free_port() -> int:
     raise RuntimeError("no port is free between 10000 and 30000")
 
 
-def start(uri: str, *options: str, name: str = "m", revision: str = "r1") -> ServerProcess:
-    """A server that was just started; it may fail."""
+def start(
+    uri: str,
+    *options: str,
+    name: str = "m",
+    revision: str = "r1",
+    before: str = "",
+    **how: Any,
+) -> ServerProcess:
+    """A server that was just started; it may fail.
+
+    `before` is Python that runs before it does; `how` goes to `Popen`.
+    """
     port = free_port()
-    command = [sys.executable, "-c", "from kohort_server.main import main; main()"]
+    command = [sys.executable, "-c", f"{before}\nfrom kohort_server.main import main; main()"]
     command += ["serve", uri, "--name", name, "--revision", revision, "--host", "127.0.0.1"]
     command += ["--port", str(port), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **how})
     return ServerProcess(process, port)
 
 
 @contextmanager
-def serving(model: Path, *options: str, **named: str) -> Iterator[ServerProcess]:
+def serving(model: Path, *options: str, **how: Any) -> Iterator[ServerProcess]:
     """A server that is ready; killed at the end if it still runs."""
-    server = start(model.as_uri(), *options, **named)
+    server = start(model.as_uri(), *options, **how)
     try:
         wait_until_ready(server)
         yield server

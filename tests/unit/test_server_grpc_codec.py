@@ -173,5 +173,5 @@ def test_a_request_of_countless_fields_is_refused(data: bytes, known: bool) -> N
     good = request("FP32", 2, raw_input_contents=[bytes(16)]).SerializeToString()
     if known:
         codec.decode(good)
-    with pytest.raises(RequestError, match="more than|follows"):
+    with pytest.raises(RequestError, match=r"more than|follows"):
         codec.decode(good + data * 100_001)

@@ -34,6 +34,12 @@ class QueueLimits:
     wait: float = 5.0  # seconds, estimated from the measured curve
 
 
+# Seconds. Some models take long for some inputs only: one that took so long on the loop, where
+# nothing else can be answered meanwhile, runs in a thread for its next runs.
+LONGEST_INLINE = 0.02
+WARY_RUNS = 1000
+
+
 class Batcher:
     """Runs calls on one engine. All methods belong to the loop's thread."""
 
@@ -49,7 +55,8 @@ class Batcher:
         self._waiting_size = 0
         self._busy = False
         self._loop = asyncio.get_running_loop()
-        self._executor = None if curve.inline else ThreadPoolExecutor(1, "engine")
+        self._executor = ThreadPoolExecutor(1, "engine")  # starts its thread when it is used
+        self._wary = 0  # runs that still go to the thread although the curve says the loop
         self._buffers = Buffers()  # of the thread that runs the model
         self.statistics = Statistics()
 
@@ -98,14 +105,13 @@ class Batcher:
 
     def close(self) -> None:
         """Let go of the engine's thread; nothing may wait any more."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _dispatch(self) -> None:
         calls = self._next_batch()
         if not calls:
             self._busy = False
-        elif self._executor is None:
+        elif self._curve.inline and not self._wary:
             self._finish(calls, self._run(calls))
             if self._waiting:
                 self._loop.call_soon(self._dispatch)
@@ -159,11 +165,17 @@ class Batcher:
 
     def _run(self, calls: list[Call]) -> Outcomes:
         """Run a batch; one that fails is run call by call, so that only the bad ones fail."""
+        begun = time.perf_counter()
         try:
             return self._run_together(calls)
         except Exception as error:
             if len(calls) == 1:
                 return error
+        finally:
+            if time.perf_counter() - begun > LONGEST_INLINE:
+                self._wary = WARY_RUNS
+            elif self._wary:
+                self._wary -= 1
         outcomes: list[Result | Exception] = []
         for call in calls:
             try:
