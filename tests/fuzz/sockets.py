@@ -6,6 +6,7 @@ The good ones call without pause while the others do what they do; each answer m
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import struct
@@ -42,8 +43,8 @@ async def storm(port: int, seed: int, connections: int) -> Told:
     numbers = iter(range(connections))
     over = asyncio.Event()
     good = [
-        asyncio.ensure_future(caller(port, pool, Random(f"{seed}/good/{index}"), told, over))
-        for index, caller in enumerate((call_http1, call_http1, call_http2, call_http2))
+        asyncio.ensure_future(keep_calling(kind(port, Random(seed)), pool, told, over))
+        for kind in (HttpCaller, HttpCaller, GrpcCaller, GrpcCaller)
     ]
 
     async def misbehave() -> None:
@@ -118,52 +119,65 @@ async def send(writer: asyncio.StreamWriter, way: str, data: bytes, random: Rand
         await asyncio.sleep(0.001)
 
 
-async def call_http1(
-    port: int, pool: list[list[Tensor]], random: Random, told: Told, over: asyncio.Event
-) -> None:
-    """Call on one connection until it is over."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while not over.is_set():
-        inputs = random.choice(pool)
-        writer.write(http1.good(MODEL, inputs, random, "7"))
-        async with asyncio.timeout(PATIENCE):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = head.rpartition(b"\r\nContent-Length: ")[2]
-            body = await reader.readexactly(int(length))
-        (answer,) = read_http1(head + body)
+class HttpCaller:
+    """A good client: it calls over HTTP/1.1 and looks at each answer."""
+
+    def __init__(self, port: int, random: Random) -> None:
+        self.port = port
+        self.random = random
+        self.asked_to_go = False  # the server wants its connections to end
+
+    async def connect(self) -> None:
+        """Call on a new connection from now on."""
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.asked_to_go = False
+
+    async def call(self, inputs: list[Tensor]) -> None:
+        """Call; raises `AssertionError` unless the answer is these inputs."""
+        self.writer.write(http1.good(MODEL, inputs, self.random, "7"))
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        size = int(head.rpartition(b"\r\nContent-Length: ")[2])
+        (answer,) = read_http1(head + await self.reader.readexactly(size))
         assert answer.status == 200, answer.body
         assert tensors_of(answer) == {f"{one.name}_out": one.raw for one in inputs}
-        told.good += 1
-    writer.close()
+        self.asked_to_go = answer.headers.get(b"connection") == b"close"
 
 
-async def call_http2(
-    port: int, pool: list[list[Tensor]], random: Random, told: Told, over: asyncio.Event
-) -> None:
-    """Call over gRPC on one connection until it is over."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(http2.GOOD_GREETING)
-    number = 1
-    while not over.is_set():
-        inputs = random.choice(pool)
-        writer.write(http2.good(number, MODEL, inputs, str(number)))
+class GrpcCaller(HttpCaller):
+    """The same over gRPC."""
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.writer.write(http2.GOOD_GREETING)
+        self.numbers = itertools.count(1, 2)
+
+    async def call(self, inputs: list[Tensor]) -> None:
+        number = next(self.numbers)
+        self.writer.write(http2.good(number, MODEL, inputs, str(number)))
         received = b""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                head = await reader.readexactly(frames.HEADER_SIZE)
-                high, low, kind, flags, stream = frames.HEADER.unpack(head)
-                payload = await reader.readexactly(high << 8 | low)
-                received += head + payload
-                assert kind != frames.GOAWAY, payload
-                if stream == number and kind == frames.HEADERS and flags & frames.END_STREAM:
-                    break
+        ended = False
+        while not ended:
+            head = await self.reader.readexactly(frames.HEADER_SIZE)
+            high, low, kind, flags, stream = frames.HEADER.unpack(head)
+            received += head + await self.reader.readexactly(high << 8 | low)
+            self.asked_to_go |= kind == frames.GOAWAY
+            ended = stream == number and kind == frames.HEADERS and bool(flags & frames.END_STREAM)
         answer = read_http2(received)[number]
         assert answer.trailers == {b"grpc-status": b"0"}, answer
         (message,) = messages_of(answer)
         assert raw_outputs(message) == (str(number), [one.raw for one in inputs])
+
+
+async def keep_calling(
+    caller: HttpCaller, pool: list[list[Tensor]], told: Told, over: asyncio.Event
+) -> None:
+    """Call on one connection until it is over."""
+    await caller.connect()
+    while not over.is_set():
+        async with asyncio.timeout(PATIENCE):
+            await caller.call(caller.random.choice(pool))
         told.good += 1
-        number += 2
-    writer.close()
+    caller.writer.close()
 
 
 def open_files(pid: int) -> int:

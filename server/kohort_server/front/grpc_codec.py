@@ -286,7 +286,7 @@ def read_head(message: Message) -> tuple[bytes, str, int]:
 
 def raw_pieces(message: Message, at: int, most: int) -> list[Message]:
     """The raw tensors, which must be all that is left from `at` on."""
-    pieces = []
+    pieces: list[Message] = []
     end = len(message)
     while at < end:
         if message[at] != RAW:
