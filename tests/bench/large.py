@@ -37,12 +37,12 @@ TARGET = Target("mlp", "x", ROW)
 
 def save_first_element(path: Path) -> None:
     """A model that looks at one number of its input: all that is left is receiving."""
-    index = numpy_helper.from_array(np.array([0], np.int64), "index")
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["flat"]),
-        helper.make_node("Gather", ["flat", "index"], ["y"], axis=1),
+    constants = [
+        numpy_helper.from_array(np.array(values, np.int64), name)
+        for name, values in (("starts", [0, 0, 0]), ("ends", [1, 1, 1]), ("axes", [1, 2, 3]))
     ]
-    save(path, nodes, [index], 1)
+    nodes = [helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["y"])]
+    save(path, nodes, constants, 1, 1, 1)
 
 
 def save_images(path: Path) -> None:
@@ -62,13 +62,13 @@ def save_images(path: Path) -> None:
     save(path, nodes, weights, CHANNELS[-1])
 
 
-def save(path: Path, nodes: list[Any], weights: list[Any], columns: int) -> None:
+def save(path: Path, nodes: list[Any], weights: list[Any], *extents: int) -> None:
     """A model of images."""
     graph = helper.make_graph(
         nodes,
         "images",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *SHAPE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", columns])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *extents])],
         weights,
     )
     opset = helper.make_opsetid("", 17)

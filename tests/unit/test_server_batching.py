@@ -246,3 +246,14 @@ def test_a_model_that_cannot_run_is_told_with_its_own_error() -> None:
 
     with pytest.raises(WarmUpError, match="no kernel"):
         calibrate(broken, SIGNATURE, BatchDimension("dynamic"))
+
+
+def test_a_batch_that_costs_more_to_put_together_than_it_saves_is_not_made() -> None:
+    images = Signature(
+        (TensorSpec("x", "FP32", (-1, 3, 224, 224)),), (TensorSpec("y", "FP32", (-1, 1)),)
+    )
+    learned = calibrate(
+        lambda inputs: {"y": inputs["x"][:, 0, 0, :1]}, images, BatchDimension("dynamic")
+    )
+    assert learned.batch == BatchDimension("dynamic")
+    assert learned.curve.max_rows == 1

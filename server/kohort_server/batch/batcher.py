@@ -34,9 +34,11 @@ class QueueLimits:
     wait: float = 5.0  # seconds, estimated from the measured curve
 
 
-# Seconds. Some models take long for some inputs only: one that took so long on the loop, where
-# nothing else can be answered meanwhile, runs in a thread for its next runs.
+# Some models take long for some inputs only. One that took so many seconds on the loop, where nothing
+# else can be answered meanwhile, runs in a thread for its next runs: seconds of which it really ran
+# for some, or else it was the machine that had no time.
 LONGEST_INLINE = 0.02
+OWN_TIME = 0.005
 WARY_RUNS = 1000
 
 
@@ -166,13 +168,15 @@ class Batcher:
     def _run(self, calls: list[Call]) -> Outcomes:
         """Run a batch; one that fails is run call by call, so that only the bad ones fail."""
         begun = time.perf_counter()
+        before = time.thread_time()
         try:
             return self._run_together(calls)
         except Exception as error:
             if len(calls) == 1:
                 return error
         finally:
-            if time.perf_counter() - begun > LONGEST_INLINE:
+            slow = time.perf_counter() - begun > LONGEST_INLINE
+            if slow and time.thread_time() - before > OWN_TIME:
                 self._wary = WARY_RUNS
             elif self._wary:
                 self._wary -= 1

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # BYTES has no fixed size and comes as an object array.
 TensorData = bytes | memoryview
 Shape = tuple[int, ...]
+# By name: shape and data.
+Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
 
 
 class Result:
@@ -39,14 +41,19 @@ class Result:
         return data
 
 
-class Call(Protocol):
+class HasInputs(Protocol):
+    """What can be put together in a batch."""
+
+    inputs: Inputs
+
+
+class Call(HasInputs, Protocol):
     """A decoded request that waits for the model.
 
-    `inputs` maps a name to (shape, data); `rows` is the batch extent, 1 where the model has none.
-    `batch_key` is equal for calls whose shapes agree but for the rows.
+    `rows` is the batch extent, 1 where the model has none. `batch_key` is equal for calls whose
+    shapes agree but for the rows.
     """
 
-    inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]]
     rows: int
     size: int  # bytes held while waiting
     batch_key: Any

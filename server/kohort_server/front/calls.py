@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
-from numpy.typing import NDArray
-
-from kohort_server.batch.call import Result, Shape, TensorData
+from kohort_server.batch.call import Result
 from kohort_server.engine.interface import InputError
 from kohort_server.errors import RequestError
 from kohort_server.front.codec import InferRequest
@@ -33,7 +30,7 @@ class InferCall:
     def __init__(self, request: InferRequest, received: float, deadline: float = math.inf) -> None:
         """`received` and `deadline` are times of time.perf_counter."""
         self.request = request
-        self.inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]] = request.inputs
+        self.inputs = request.inputs
         self.rows = request.rows
         self.size = request.size
         self.batch_key = request.batch_key

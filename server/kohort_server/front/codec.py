@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import Any
 
 import msgspec
-from numpy.typing import NDArray
 
-from kohort_server.batch.call import Result, Shape, TensorData
+from kohort_server.batch.call import Inputs, Result, Shape
 from kohort_server.datatypes import BYTES, FIXED_SIZE, NAMES, element_count
 from kohort_server.engine.interface import (
     BatchDimension,
@@ -67,10 +65,6 @@ class Layout(msgspec.Struct):
     binary_size: int
     timeout: float | None
     final: bool
-
-
-# By name: shape and data.
-Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
 
 
 class InferRequest(msgspec.Struct):

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from kohort_server.batch.call import Result, TensorData
+from kohort_server.batch.call import Inputs, Result, TensorData
 from kohort_server.datatypes import BYTES, FIXED_SIZE
 from kohort_server.engine.interface import TensorSpec
 from kohort_server.errors import RequestError
@@ -23,7 +23,6 @@ from kohort_server.front.codec import (
     CACHED_HEADERS,
     Codec,
     InferRequest,
-    Inputs,
     Layout,
     make_request,
 )
