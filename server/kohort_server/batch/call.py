@@ -18,13 +18,23 @@ Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
 class Result:
     """The outputs of one batch, shared by the calls that ran in it."""
 
-    __slots__ = ("_bytes", "_lists", "arrays", "memo")
+    __slots__ = ("_bytes", "_lists", "_shapes", "arrays")
 
     def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.arrays = arrays
         self._lists: dict[str, list[Any]] = {}
         self._bytes: dict[str, bytes] = {}
-        self.memo: dict[Any, Any] = {}  # what the codec wants to keep while this batch is answered
+        self._shapes: tuple[Shape, ...] | None = None
+
+    def shapes(self, rows: bool) -> tuple[Shape, ...]:
+        """Of all outputs, without their first extent where that is the `rows` of many requests.
+
+        Made once per batch: its requests agree on `rows`.
+        """
+        if self._shapes is None:
+            skipped = 1 if rows else 0
+            self._shapes = tuple([array.shape[skipped:] for array in self.arrays.values()])
+        return self._shapes
 
     def flat_list(self, name: str) -> list[Any]:
         """All elements of an output in row-major order; made once per batch."""
