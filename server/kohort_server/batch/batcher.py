@@ -197,7 +197,7 @@ class Batcher:
         self.statistics.ran(rows, len(calls), assembled - begun, time.perf_counter() - assembled)
         if self._batched:
             check_rows(outputs, rows)
-        return Result(outputs)
+        return Result(outputs, shared=self._batched)
 
 
 # One result for all calls, one error for the only call, or one of either per call.

@@ -18,23 +18,15 @@ Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
 class Result:
     """The outputs of one batch, shared by the calls that ran in it."""
 
-    __slots__ = ("_bytes", "_lists", "_shapes", "arrays")
+    __slots__ = ("_bytes", "_lists", "arrays", "shapes")
 
-    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, arrays: dict[str, NDArray[Any]], shared: bool = False) -> None:
+        """`shared` where the first extent is the rows of several calls."""
         self.arrays = arrays
+        # What the answers of different batches may have in common: shapes but for those rows.
+        self.shapes = tuple([array.shape[shared:] for array in arrays.values()])
         self._lists: dict[str, list[Any]] = {}
         self._bytes: dict[str, bytes] = {}
-        self._shapes: tuple[Shape, ...] | None = None
-
-    def shapes(self, rows: bool) -> tuple[Shape, ...]:
-        """Of all outputs, without their first extent where that is the `rows` of many requests.
-
-        Made once per batch: its requests agree on `rows`.
-        """
-        if self._shapes is None:
-            skipped = 1 if rows else 0
-            self._shapes = tuple([array.shape[skipped:] for array in self.arrays.values()])
-        return self._shapes
 
     def flat_list(self, name: str) -> list[Any]:
         """All elements of an output in row-major order; made once per batch."""

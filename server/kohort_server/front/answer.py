@@ -56,14 +56,13 @@ class Templates(Generic[Template]):
         """For answers of so many rows; None for a result that is not split by rows."""
         # What is remembered keeps the outputs alive, so that their identity stands for them.
         key = (id(outputs), rows)
-        shapes = result.shapes(rows is not None)
         found = self._made.get(key)
-        if found is not None and found[1] == shapes:
+        if found is not None and found[1] == result.shapes:
             return found[2]
         if len(self._made) >= REMEMBERED:
             self._made.clear()
         template = self._make(outputs, result, rows)
-        self._made[key] = (outputs, shapes, template)
+        self._made[key] = (outputs, result.shapes, template)
         return template
 
 

@@ -80,9 +80,8 @@ class Exchange:
         self.respond(status, msgspec.json.encode({"error": message}), extra=extra)
 
 
-def json_length(headers: dict[bytes, bytes]) -> int | None:
-    """The length of the JSON before binary tensors; None where the client tells none that is a number."""
-    told = headers.get(HEADER_LENGTH, b"")
+def read_length(told: bytes) -> int | None:
+    """A length in bytes from a header's value; None where that is none."""
     return int(told) if told.isdigit() and len(told) <= MOST_DIGITS else None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from kohort_server.front.exchange import CONTINUE, Exchange, json_length
+from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange, read_length
 
 if TYPE_CHECKING:
     from kohort_server.front.port import Front
@@ -180,7 +180,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         size = self._body_size
         limits = self._limits
         if size is not None:
-            tensors = json_length(self._exchange.headers) or 0
+            tensors = read_length(self._exchange.headers.get(HEADER_LENGTH, b"")) or 0
             self._body = self.front.buffers.take(size, min(tensors, size))
             self._filled = len(self._piece)
             self._body[: self._filled] = self._piece

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kohort_server.front import frames
-from kohort_server.front.exchange import JSON, MOST_DIGITS, Exchange, json_length
+from kohort_server.front.exchange import HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.hpack import Headers, encode_fields
 from kohort_server.front.outbox import INFINITE
 
@@ -39,10 +39,11 @@ class HttpStream:
 
     def begin(self) -> None:
         """Make room for an announced body."""
-        length = self._exchange.headers.get(b"content-length", b"")
-        if length.isdigit() and len(length) <= MOST_DIGITS and self._admit(int(length)):
-            tensors = json_length(self._exchange.headers) or 0
-            self._body = self.front.buffers.take(int(length), min(tensors, int(length)))
+        headers = self._exchange.headers
+        size = read_length(headers.get(b"content-length", b""))
+        if size is not None and self._admit(size):
+            tensors = read_length(headers.get(HEADER_LENGTH, b"")) or 0
+            self._body = self.front.buffers.take(size, min(tensors, size))
 
     def _admit(self, size: int) -> bool:
         front = self.front

@@ -67,7 +67,7 @@ class Intake:
 
     def go_on(self, data: bytes, at: int) -> int:
         """Go on with that DATA frame; where what is left of `data` begins."""
-        taken = data[at : at + self._left]
+        taken = memoryview(data)[at : at + self._left]
         at += len(taken)
         self._left -= len(taken)
         if taken and self._stream is not None:

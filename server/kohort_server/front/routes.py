@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -16,11 +17,12 @@ from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
-from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, json_length
+from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
 COHORT = HEADER_COHORT.encode()
+CACHED_LENGTHS = 256
 
 log = logging.getLogger(__name__)
 encode_json = msgspec.json.encode
@@ -127,7 +129,8 @@ class Routes:
             if b"content-encoding" in headers:
                 limit = exchange.connection.front.limits.body
                 body = decompress(headers[b"content-encoding"], body, limit)
-            request = serving.codec.decode(body, header_length(headers))
+            told = headers.get(HEADER_LENGTH)
+            request = serving.codec.decode(body, None if told is None else header_length(told))
             serving.batcher.submit(HttpCall(self._model, serving.codec, exchange, request))
         except RequestError as error:
             refuse(self._model, exchange, error)
@@ -179,16 +182,15 @@ def refuse_loading(exchange: Exchange) -> None:
     raise RequestError(501, LOAD_REFUSED)
 
 
-def header_length(headers: dict[bytes, bytes]) -> int | None:
-    """The length of the JSON before binary tensors, None for a body that is all JSON."""
-    if HEADER_LENGTH not in headers:
-        return None
-    length = json_length(headers)
+@lru_cache(CACHED_LENGTHS)
+def header_length(value: bytes) -> int:
+    """The length of the JSON before binary tensors, from its header."""
+    length = read_length(value)
     if length is None:
         raise RequestError(
             400,
             "Inference-Header-Content-Length wants a number of bytes, got "
-            f"{headers[HEADER_LENGTH].decode('latin-1')!r}",
+            f"{value.decode('latin-1')!r}",
         )
     return length
 
