@@ -53,11 +53,15 @@ def read_varint(data: Message, at: int) -> tuple[int, int]:
 def fields(data: Message, bounds: Bounds) -> Iterable[tuple[int, int, Any]]:
     """(number, wire type, value) of every field in order; a delimited value is a piece of `data`."""
     at = 0
-    while at < len(data):
+    end = len(data)
+    while at < end:
         bounds.fields -= 1
         if bounds.fields < 0:
             raise ProtobufError(f"it has more than {MOST_FIELDS} fields; send tensors raw")
-        tag, at = read_varint(data, at)
+        tag = data[at]  # one byte for most fields
+        at += 1
+        if tag >= 0x80:
+            tag, at = read_varint(data, at - 1)
         wire = tag & 7
         value: Any
         if wire == VARINT:
@@ -70,7 +74,7 @@ def fields(data: Message, bounds: Bounds) -> Iterable[tuple[int, int, Any]]:
             value, at = data[at : at + size], at + size
         else:
             raise ProtobufError(f"wire type {wire} is not supported")
-        if at > len(data):
+        if at > end:
             raise ProtobufError("the message ends within a field")
         yield tag >> 3, wire, value
 
