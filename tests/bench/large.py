@@ -30,7 +30,7 @@ from tests.bench.load import Target, client_for, http_request, load
 from tests.bench.server import cpu_seconds, free_port, resident_megabytes, server
 
 SHAPE = (3, 224, 224)
-CHANNELS = (3, 16, 32, 64, 128)
+CHANNELS = (3, 48, 96, 192, 384)
 ROW = np.random.default_rng(1).standard_normal((1, *SHAPE)).astype(np.float32)
 TARGET = Target("mlp", "x", ROW)
 

@@ -257,3 +257,25 @@ def test_a_batch_that_costs_more_to_put_together_than_it_saves_is_not_made() -> 
     )
     assert learned.batch == BatchDimension("dynamic")
     assert learned.curve.max_rows == 1
+
+
+@pytest.mark.parametrize("curve", [INLINE, THREADED])
+async def test_a_request_that_cannot_be_answered_holds_up_no_other(curve: Curve) -> None:
+    class Unanswerable(FutureCall):
+        def deliver(self, result: Result, start: int | None) -> None:
+            raise RuntimeError("no way to answer")
+
+        fail = deliver  # type: ignore[assignment]
+
+    batcher = Batcher(FunctionEngine(affine), curve)
+    expired = Unanswerable(constant_rows(0))
+    expired.deadline = expired.received
+    for _ in range(3):
+        calls = [expired, FutureCall(constant_rows(1)), Unanswerable(constant_rows(2))]
+        calls.append(FutureCall(constant_rows(3)))
+        for call in calls:
+            batcher.submit(call)
+        async with asyncio.timeout(30):
+            for call in (calls[1], calls[3]):
+                await call.outcome
+    batcher.close()

@@ -7,6 +7,7 @@ arrived together share a batch; while the model is busy, calls accumulate. No de
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -23,6 +24,8 @@ from kohort_server.batch.statistics import Statistics
 from kohort_server.buffers import Buffers
 from kohort_server.engine.interface import Engine
 from kohort_server.errors import RequestError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class Batcher:
         rows = 0
         now = time.perf_counter()
         queued = 0.0
+        expired: list[Call] = []
         while waiting:
             call = waiting[0]
             if calls and (
@@ -156,13 +160,15 @@ class Batcher:
             if call.abandoned:
                 self.statistics.cancelled += 1
             elif call.deadline < now:
-                call.fail(RequestError(504, "the request's time ran out while it waited"))
+                expired.append(call)
             else:
                 calls.append(call)
                 rows += call.rows
                 queued += now - call.received
         if calls:
             self.statistics.dispatched(queued, len(calls))
+        if expired:
+            finish(expired, [EXPIRED] * len(expired), self._batched)
         return calls
 
     def _run(self, calls: list[Call]) -> Outcomes:
@@ -200,6 +206,8 @@ class Batcher:
         return Result(outputs, shared=self._batched)
 
 
+EXPIRED = RequestError(504, "the request's time ran out while it waited")
+
 # One result for all calls, one error for the only call, or one of either per call.
 Outcomes = Result | Exception | list[Result | Exception]
 
@@ -214,17 +222,18 @@ def check_rows(outputs: dict[str, NDArray[Any]], rows: int) -> None:
 
 
 def finish(calls: list[Call], outcomes: Outcomes, batched: bool) -> None:
-    """Hand every call its rows, or its error."""
-    if isinstance(outcomes, Result):
-        start = 0
-        for call in calls:
-            call.deliver(outcomes, start if batched else None)
-            start += call.rows
-    elif isinstance(outcomes, Exception):
-        calls[0].fail(outcomes)
-    else:
-        for call, outcome in zip(calls, outcomes, strict=True):
+    """Hand every call its rows, or its error; one that cannot take them holds up no other."""
+    shared = isinstance(outcomes, Result)
+    if not isinstance(outcomes, list):
+        outcomes = [outcomes] * len(calls)
+    start = 0
+    for call, outcome in zip(calls, outcomes, strict=True):
+        try:
             if isinstance(outcome, Result):
-                call.deliver(outcome, 0 if batched else None)
+                call.deliver(outcome, start if batched else None)
             else:
                 call.fail(outcome)
+        except Exception:
+            log.exception("a request could not be answered")
+        if shared:
+            start += call.rows

@@ -9,6 +9,7 @@ from kohort_server.batch.call import Result
 from kohort_server.engine.interface import InputError
 from kohort_server.errors import RequestError
 from kohort_server.front.codec import InferRequest
+from kohort_server.logs import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ class InferCall:
             deadline = min(deadline, received + request.timeout)
         self.deadline = deadline
 
+    def headers(self) -> dict[bytes, bytes]:
+        """What came before the request; names in lower case."""
+        raise NotImplementedError
+
     def abandon(self) -> None:
         """The client has gone."""
         self.abandoned = True
@@ -66,5 +71,5 @@ class InferCall:
         elif isinstance(error, InputError):
             self.refuse(RequestError(400, str(error)))
         else:
-            log.error("the model failed: %s", error)
+            log.error("the model failed: %s", error, extra=trace_of(self.headers()))
             self.refuse(RequestError(500, f"the model failed: {error}"))

@@ -19,6 +19,7 @@ from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
 from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
+from kohort_server.logs import trace_of
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
 COHORT = HEADER_COHORT.encode()
@@ -84,7 +85,8 @@ class Routes:
         except RequestError as error:
             exchange.respond_error(error.status, error.message, error.retry_after)
         except Exception:
-            log.exception("answering %s failed", exchange.path.decode("latin-1"))
+            path = exchange.path.decode("latin-1")
+            log.exception("answering %s failed", path, extra=trace_of(exchange.headers))
             exchange.respond_error(500, "the server failed; its log says why")
 
     def _not_found(self, path: bytes) -> str:
@@ -149,6 +151,10 @@ class HttpCall(InferCall):
         self._codec = codec
         self._exchange = exchange
         exchange.on_abandoned = self.abandon
+
+    def headers(self) -> dict[bytes, bytes]:
+        """See `InferCall`."""
+        return self._exchange.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""

@@ -15,7 +15,9 @@ from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import InferRequest
 from kohort_server.front.grpc import STATUSES, UNKNOWN, GrpcStream, Method
 from kohort_server.front.grpc_codec import GrpcCodec
+from kohort_server.front.hpack import Headers
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
+from kohort_server.logs import trace_of
 from kohort_server.rpc import descriptors, protobuf
 from kohort_server.rpc.protobuf import Message, ProtobufError
 from kohort_server.rpc.schema import FILES
@@ -93,7 +95,7 @@ class Services:
         except RequestError as error:
             refuse(self._model, stream, error)
         except Exception:
-            log.exception("a ModelInfer failed")
+            log.exception("a ModelInfer failed", extra=trace_of(stream.headers))
             refuse(self._model, stream, failed())
 
     def _stream_infer(self, stream: GrpcStream, message: Message) -> None:
@@ -111,7 +113,8 @@ class Services:
         except RequestError as error:
             refuse_in_stream(self._model, conversation, place, identity, error)
         except Exception:
-            log.exception("a request of a ModelStreamInfer failed")
+            trace = trace_of(stream.headers)
+            log.exception("a request of a ModelStreamInfer failed", extra=trace)
             refuse_in_stream(self._model, conversation, place, identity, failed())
 
     # Health.
@@ -183,6 +186,10 @@ class GrpcCall(InferCall):
         self._codec = codec
         self._stream = stream
         stream.on_abandoned = self.abandon
+
+    def headers(self) -> Headers:
+        """See `InferCall`."""
+        return self._stream.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""
@@ -262,6 +269,10 @@ class StreamedCall(InferCall):
         self._conversation = conversation
         self._place = place
         place.call = self
+
+    def headers(self) -> Headers:
+        """See `InferCall`."""
+        return self._conversation.stream.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""
