@@ -31,6 +31,7 @@ class Answer:
     headers: dict[str, str]  # names in lower case
     body: bytes
 
+    @property
     def json(self) -> Any:
         """The body as JSON, without binary tensors after it."""
         length = self.headers.get(LENGTH.lower())
@@ -42,6 +43,24 @@ class Answer:
         return self.body[int(self.headers[LENGTH.lower()]) :]
 
 
+def call(
+    address: tuple[str, int],
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """One request on a connection of its own; raises what http.client does."""
+    connection = http.client.HTTPConnection(*address, timeout=TIMEOUT)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, told, response.read())
+    finally:
+        connection.close()
+
+
 class Subject:
     """The server, and the model that it is asked for."""
 
@@ -50,7 +69,7 @@ class Subject:
         self.address = (parts.hostname or "localhost", parts.port or 80)
         self.model = model or self._first_model()
         self.base = f"/v2/models/{quote(self.model)}"
-        self.metadata: dict[str, Any] = self.call("GET", self.base).json()
+        self.metadata: dict[str, Any] = self.call("GET", self.base).json
 
     def call(
         self,
@@ -60,20 +79,13 @@ class Subject:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request."""
-        connection = http.client.HTTPConnection(*self.address, timeout=TIMEOUT)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, told, response.read())
-        finally:
-            connection.close()
+        return call(self.address, method, path, body, headers)
 
     def _first_model(self) -> str:
         answer = self.call("POST", "/v2/repository/index", b"{}")
-        if answer.status != 200 or not answer.json():
+        if answer.status != 200 or not answer.json:
             raise SystemExit("the server does not list its models; name one with --model")
-        return str(answer.json()[0]["name"])
+        return str(answer.json[0]["name"])
 
     def arrays(self) -> dict[str, Any]:
         """Zeros for every input, unknown extents being 1."""
@@ -118,13 +130,13 @@ def expect(answer: Answer, status: int) -> Any:
     assert answer.status == status, (
         f"status {answer.status} instead of {status}: {answer.body[:200]!r}"
     )
-    return answer.json()
+    return answer.json
 
 
 def expect_refusal(answer: Answer, *statuses: int) -> None:
     """An error of the protocol's shape with one of these statuses."""
     assert answer.status in statuses, f"status {answer.status} instead of {statuses}"
-    told = answer.json()
+    told = answer.json
     assert isinstance(told, dict), f"the body is no object: {answer.body[:200]!r}"
     assert isinstance(told.get("error"), str), f'no "error" in the body: {answer.body[:200]!r}'
 

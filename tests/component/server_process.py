@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -21,24 +20,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from kohort_server.conformance import Answer, call
+
 FEATURES = 64
 CLASSES = 10
 START_SECONDS = 30.0
-
-
-@dataclass
-class Answer:
-    """An HTTP answer, read whole."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON, without binary tensors after it."""
-        length = self.headers.get("inference-header-content-length")
-        return json.loads(self.body[: int(length)] if length else self.body)
 
 
 @dataclass
@@ -56,14 +42,7 @@ class ServerProcess:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, told, response.read())
-        finally:
-            connection.close()
+        return call(("127.0.0.1", self.port), method, path, body, headers)
 
     def infer(self, rows: NDArray[Any], model: str = "m", name: str = "x") -> Answer:
         """An inference in JSON."""
