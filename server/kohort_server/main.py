@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a start that fails ends with one line of JSON on stderr and status 1."""
     given = parse(arguments)
     if given.command == "conformance":
-        sys.exit(conformance.run(given.url, given.model))
+        sys.exit(conformance.run(given.url, given.model, given.grpc))
     start_logging(given.log_format)
     options = options_of(given)
     try:
@@ -84,6 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     checks.add_argument("url", help="such as http://localhost:8080")
     checks.add_argument("--model", help="a model that it serves (default: asked of the server)")
+    checks.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC too, which is spoken there")
     return parser.parse_args(arguments)
 
 
