@@ -23,7 +23,7 @@ from tests.fuzz.sockets import MODEL, GrpcCaller, HttpCaller
 from tests.fuzz.tensors import Tensor, make_pool, save_model
 
 CLIENTS = 40
-DRAIN = "2s"  # for so long the server serves on
+DRAIN = "5s"  # for so long the server serves on
 GOING_ON = 1.5  # seconds that clients do
 UNDER_WAY = 1.0  # seconds of load before the signal
 
@@ -38,15 +38,19 @@ async def keep_time(
     end = float("inf")
     while due < end:
         try:
+            if caller.asked_to_go or caller.writer.is_closing():
+                caller.writer.close()
+                await caller.connect()
+        except ConnectionRefusedError:
+            break  # the server has gone
+        try:
             await caller.call(inputs)
             outcomes["answered"] += 1
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             outcomes[f"lost: {type(error).__name__}"] += 1
-            await caller.connect()
+            caller.writer.close()
         if caller.asked_to_go:
             end = min(end, time.monotonic() + GOING_ON)
-            caller.writer.close()
-            await caller.connect()
         due += every
         await asyncio.sleep(max(0.0, due - time.monotonic()))
     caller.writer.close()

@@ -28,6 +28,7 @@ from tests.component.server_process import (
 from tests.component.test_server_lifecycle import failure_of, http_files
 
 ROW = np.zeros((1, 64), np.float32)
+AT_ONCE = ("--drain-delay", "0s")
 INFER = "/v2/models/m/infer"
 
 
@@ -45,7 +46,7 @@ def test_what_json_cannot_say_is_null_in_it_and_itself_in_binary(tmp_path: Path)
         [value("y", TensorProto.FLOAT, ["batch", 1])],
     )
     rows = np.array([[-1.0], [0.0], [1.0]], np.float32)
-    with serving(model) as server:
+    with serving(model, *AT_ONCE) as server:
         told = infer(server, rows)
         assert told.json["outputs"][0]["data"] == [None, None, 0.0]
         binary = infer(server, rows, binary=True)
@@ -67,7 +68,7 @@ def table_model(path: Path) -> Path:
 
 def test_a_model_that_raises_fails_the_request_alone(tmp_path: Path) -> None:
     model = table_model(tmp_path / "model.onnx")
-    with serving(model) as server, ThreadPoolExecutor(8) as clients:
+    with serving(model, *AT_ONCE) as server, ThreadPoolExecutor(8) as clients:
         wanted = [index % 10 if index % 4 else 1000 for index in range(400)]
         arrays = [np.array([index], np.int64) for index in wanted]
         for index, told in zip(wanted, clients.map(infer, [server] * 400, arrays), strict=True):
@@ -122,7 +123,7 @@ def test_a_model_that_takes_seconds_for_some_inputs_silences_the_server_once_at_
     tmp_path: Path,
 ) -> None:
     with (
-        serving(looping_model(tmp_path / "model.onnx"), "--drain-delay", "0s") as server,
+        serving(looping_model(tmp_path / "model.onnx"), *AT_ONCE) as server,
         ThreadPoolExecutor(1) as clients,
     ):
         turns = 50
@@ -144,7 +145,7 @@ def test_a_server_whose_log_and_output_cannot_be_written_serves(tmp_path: Path) 
     model = linear_model(tmp_path / "model.onnx", "batch")
     with Path("/dev/full").open("w") as full:
         before = "import sys; sys.argv.remove('--revision'); sys.argv.remove('r1')"
-        with serving(model, before=before, stdout=full, stderr=full) as server:
+        with serving(model, *AT_ONCE, before=before, stdout=full, stderr=full) as server:
             assert server.infer_ok()
             server.process.terminate()
             assert server.process.wait(60) == 0
@@ -170,7 +171,7 @@ def test_a_clock_that_steps_back_changes_no_answer_deadline_or_duration(tmp_path
         "time.time = lambda: real() - 3600 * next(count)"
     )
     model = linear_model(tmp_path / "model.onnx", "batch")
-    with serving(model, "--drain-delay", "0s", before=steps) as server:
+    with serving(model, *AT_ONCE, before=steps) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         for _ in range(50):
             tensor = json_tensor("x", ROW)
@@ -190,7 +191,7 @@ def test_the_log_is_json_where_asked_and_names_the_trace_of_a_request_that_faile
 ) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     body = encode({"inputs": [json_tensor("x", np.array([1000]))]})
-    with serving(table_model(tmp_path / "model.onnx"), "--log-format", "json") as server:
+    with serving(table_model(tmp_path / "model.onnx"), *AT_ONCE, "--log-format", "json") as server:
         headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
         assert server.call("POST", INFER, body, headers).status == 500
         server.process.terminate()

@@ -20,7 +20,7 @@ SEED = 1
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     save_model(tmp_path / "model.onnx", MODEL)
-    with serving(tmp_path / "model.onnx", name=MODEL) as running:
+    with serving(tmp_path / "model.onnx", "--drain-delay", "0s", name=MODEL) as running:
         yield running
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kohort_server.batch.batcher import Batcher, QueueLimits
 from kohort_server.batch.calibration import Curve, WarmUpError, calibrate, choose
 from kohort_server.batch.call import Result
+from kohort_server.batch.statistics import Statistics
 from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
 from kohort_server.errors import RequestError
 
@@ -279,3 +280,13 @@ async def test_a_request_that_cannot_be_answered_holds_up_no_other(curve: Curve)
             for call in (calls[1], calls[3]):
                 await call.outcome
     batcher.close()
+
+
+def test_batches_of_countless_sizes_are_counted_without_keeping_each_size() -> None:
+    statistics = Statistics()
+    sizes = range(1, 5001)
+    for rows in sizes:
+        statistics.ran(rows, 1, 0.0, 0.0)
+    assert (statistics.batches, statistics.rows) == (5000, sum(sizes))
+    assert len(statistics.sizes) < 300
+    assert sum(size.batches for size in statistics.sizes.values()) == 5000
