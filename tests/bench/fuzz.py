@@ -53,8 +53,9 @@ def connections(directory: Path, seed: int, count: int) -> None:
         pid = server.process.pid
         files = open_files(pid)
         begun = time.perf_counter()
-        for part, share in (("first", WARM), ("all", 1 - WARM)):
-            told: Told = asyncio.run(storm(server.port, hash((seed, part)), int(count * share)))
+        for part, share in (("first", WARM), ("then", 1 - WARM)):
+            sub_seed = 2 * seed + (part == "then")
+            told: Told = asyncio.run(storm(server.port, sub_seed, int(count * share)))
             print(
                 f"over sockets, {part}: {told.bad:,} bad connections {told.ways}, "
                 f"{told.good:,} good answers, {resident_bytes(pid) / 1e6:.1f} MB resident",
