@@ -317,3 +317,13 @@ def test_an_answer_that_comes_after_the_end_of_its_stream_counts_no_request_twic
         assert front.unanswered == 0
 
     asyncio.run(world())
+
+
+def test_countless_answers_that_wait_for_a_window_come_in_the_end() -> None:
+    closed = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 0})
+    count = 30_000  # if each looked at all before it, this would take many minutes
+    asked = request(1, b"/each", prefixed(b"") * count, 16_384, 0, True)
+    opened = frames.window_update(0, 1 << 20) + frames.window_update(1, 1 << 20)
+    data, block = answers(converse([closed + asked, opened]))[1]
+    assert data == prefixed(b"") * count
+    assert HeaderDecoder().decode(block)[b"grpc-status"] == b"0"
