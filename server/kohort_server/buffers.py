@@ -19,11 +19,12 @@ KEPT = 128 << 20  # bytes of slots that are kept for later, of all sizes togethe
 class Slot:
     """A piece of memory."""
 
-    __slots__ = ("_idle_references", "memory", "used")
+    __slots__ = ("_address", "_idle_references", "memory", "used")
 
     def __init__(self, capacity: int) -> None:
         self.memory: Any = np.empty(capacity, np.uint8)
         self.used = True  # since the last look
+        self._address = self.memory.ctypes.data
         self._idle_references = getrefcount(self.memory)
 
     def free(self) -> bool:
@@ -33,7 +34,7 @@ class Slot:
     def view(self, size: int, aligned: int) -> memoryview:
         """`size` bytes of it, of which byte number `aligned` is aligned in memory."""
         self.used = True
-        skip = -(self.memory.ctypes.data + aligned) % ALIGNMENT
+        skip = -(self._address + aligned) % ALIGNMENT
         return memoryview(self.memory)[skip : skip + size]
 
 

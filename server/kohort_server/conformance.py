@@ -1,4 +1,4 @@
-"""A conformance suite for the Open Inference Protocol over HTTP, for any server's URL.
+"""A conformance suite for the Open Inference Protocol, for any server's URL.
 
 Each check is one sentence and a function that raises where the server does otherwise. The model may
 be any whose inputs are numeric: it is called with zeros of its own shapes.
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -31,6 +32,7 @@ class Answer:
     headers: dict[str, str]  # names in lower case
     body: bytes
 
+    @property
     def json(self) -> Any:
         """The body as JSON, without binary tensors after it."""
         length = self.headers.get(LENGTH.lower())
@@ -42,6 +44,24 @@ class Answer:
         return self.body[int(self.headers[LENGTH.lower()]) :]
 
 
+def call(
+    address: tuple[str, int],
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """One request on a connection of its own; raises what http.client does."""
+    connection = http.client.HTTPConnection(*address, timeout=TIMEOUT)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, told, response.read())
+    finally:
+        connection.close()
+
+
 class Subject:
     """The server, and the model that it is asked for."""
 
@@ -50,7 +70,7 @@ class Subject:
         self.address = (parts.hostname or "localhost", parts.port or 80)
         self.model = model or self._first_model()
         self.base = f"/v2/models/{quote(self.model)}"
-        self.metadata: dict[str, Any] = self.call("GET", self.base).json()
+        self.metadata: dict[str, Any] = self.call("GET", self.base).json
 
     def call(
         self,
@@ -60,20 +80,13 @@ class Subject:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request."""
-        connection = http.client.HTTPConnection(*self.address, timeout=TIMEOUT)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, told, response.read())
-        finally:
-            connection.close()
+        return call(self.address, method, path, body, headers)
 
     def _first_model(self) -> str:
         answer = self.call("POST", "/v2/repository/index", b"{}")
-        if answer.status != 200 or not answer.json():
+        if answer.status != 200 or not answer.json:
             raise SystemExit("the server does not list its models; name one with --model")
-        return str(answer.json()[0]["name"])
+        return str(answer.json[0]["name"])
 
     def arrays(self) -> dict[str, Any]:
         """Zeros for every input, unknown extents being 1."""
@@ -118,13 +131,13 @@ def expect(answer: Answer, status: int) -> Any:
     assert answer.status == status, (
         f"status {answer.status} instead of {status}: {answer.body[:200]!r}"
     )
-    return answer.json()
+    return answer.json
 
 
 def expect_refusal(answer: Answer, *statuses: int) -> None:
     """An error of the protocol's shape with one of these statuses."""
     assert answer.status in statuses, f"status {answer.status} instead of {statuses}"
-    told = answer.json()
+    told = answer.json
     assert isinstance(told, dict), f"the body is no object: {answer.body[:200]!r}"
     assert isinstance(told.get("error"), str), f'no "error" in the body: {answer.body[:200]!r}'
 
@@ -276,17 +289,27 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run(url: str, model: str | None) -> int:
-    """Run and print every check; 0 when all pass, else 1."""
+def run(url: str, model: str | None, grpc_address: str | None = None) -> int:
+    """Run and print every check, those of gRPC where an address is given; 0 when all pass, else 1."""
     subject = Subject(url, model)
-    failed = 0
-    for name, check in CHECKS.items():
-        try:
-            check(subject)
-            verdict = "pass"
-        except (AssertionError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            failed += 1
-            verdict = f"FAIL  {type(error).__name__ if not str(error) else error}"
-        sys.stdout.write(f"{name:44} {verdict}\n")
-    sys.stdout.write(f"{len(CHECKS) - failed} of {len(CHECKS)} pass\n")
-    return 1 if failed else 0
+    outcomes = [passes(name, partial(check, subject)) for name, check in CHECKS.items()]
+    if grpc_address is not None:
+        from kohort_server import conformance_grpc  # a server starts without grpcio
+
+        called = conformance_grpc.GrpcSubject(grpc_address, subject.model)
+        for name, called_check in conformance_grpc.CHECKS.items():
+            outcomes.append(passes(name, partial(called_check, called)))
+    sys.stdout.write(f"{sum(outcomes)} of {len(outcomes)} pass\n")
+    return 0 if all(outcomes) else 1
+
+
+def passes(name: str, check: Callable[[], None]) -> bool:
+    """Run and print one check."""
+    try:
+        check()
+    except Exception as error:  # whatever a server answers, the other checks go on
+        told = " ".join(str(error).split()) or type(error).__name__
+        sys.stdout.write(f"{name:48} FAIL  {told[:200]}\n")
+        return False
+    sys.stdout.write(f"{name:48} pass\n")
+    return True

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from kohort.contract import Failure, FailureReason
 
+# Characters. In gRPC's headers each may take twelve bytes, and all must fit a frame of 16,384.
+LONGEST_MESSAGE = 1000
+
 
 class StartFailure(Exception):
     """The server cannot start; carries what the operator is told in the last line of stderr."""
@@ -13,10 +16,16 @@ class StartFailure(Exception):
         self.failure = Failure(reason, message)
 
 
+def shorten(message: str) -> str:
+    """A message without most of what a client wrote into it."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
+
+
 class RequestError(Exception):
     """A request that is answered with an error: an HTTP status and a message for the client."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        message = shorten(message)
         super().__init__(message)
         self.status = status
         self.message = message

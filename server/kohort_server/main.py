@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from kohort_server.batch.calibration import Curve
 from kohort_server.engine.cpu import usable_cpus
 from kohort_server.errors import StartFailure
 from kohort_server.loading import ENGINES, load
+from kohort_server.logs import FORMATS, start_logging
 from kohort_server.serving import Options, serve
 from kohort_server.units import parse_duration, parse_size
 
@@ -27,10 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a start that fails ends with one line of JSON on stderr and status 1."""
     given = parse(arguments)
     if given.command == "conformance":
-        sys.exit(conformance.run(given.url, given.model))
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+        sys.exit(conformance.run(given.url, given.model, given.grpc))
+    start_logging(given.log_format)
     options = options_of(given)
     try:
         if given.command == "bench":
@@ -65,10 +63,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--port", type=int, default=PORT_SERVER)
     command.add_argument("--drain-delay", type=parse_duration, default="5s", metavar="DURATION")
     command.add_argument("--max-body", type=parse_size, default="64Mi", metavar="SIZE")
+    command.add_argument("--log-format", choices=FORMATS, default="text")
     bench = commands.add_parser("bench", help="measure what batches of a model cost")
     bench.add_argument("uri", help="the model: a path, file://, http:// or https://")
     bench.set_defaults(name=None, revision=None, digest=None, host="", port=0)
-    bench.set_defaults(drain_delay=0.0, max_body=0)
+    bench.set_defaults(drain_delay=0.0, max_body=0, log_format="text")
     for loading in (command, bench):
         loading.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
         loading.add_argument(
@@ -85,6 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     checks.add_argument("url", help="such as http://localhost:8080")
     checks.add_argument("--model", help="a model that it serves (default: asked of the server)")
+    checks.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC too, which is spoken there")
     return parser.parse_args(arguments)
 
 

@@ -82,8 +82,7 @@ async def serve(options: Options) -> None:
         services.ready_changed()
         log.info("ready: %s", describe(model))
         if options.introduce:
-            sys.stdout.write(introduction(options, model.engine.signature))
-            sys.stdout.flush()
+            introduce(introduction(options, model.engine.signature))
         await stop.wait()
         served.draining = True
         services.ready_changed()
@@ -141,6 +140,15 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
             return True
         await asyncio.sleep(LOOK)
     return condition()
+
+
+def introduce(text: str) -> None:
+    """Write it for a person, if anybody reads it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("the introduction cannot be written: %s", error)
 
 
 def introduction(options: Options, signature: Signature) -> str:

@@ -19,6 +19,8 @@ from kohort_server.front import frames
 from kohort_server.front.hpack import encode_fields
 from kohort_server.rpc import protobuf
 
+NO_TABLE = b"\x20"  # that no dynamic table is used, at the beginning of the first headers
+
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
 
 
@@ -143,6 +145,7 @@ class GrpcClient(Client):
             }
         )
         self.head = frames.frame(frames.HEADERS, frames.END_HEADERS, 0, block)
+        self.table = NO_TABLE
         cast(asyncio.Transport, transport).write(
             frames.PREFACE
             + frames.settings({frames.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW})
@@ -153,8 +156,8 @@ class GrpcClient(Client):
     def send(self) -> None:
         self.sent = time.perf_counter()
         self.succeeded = False
-        number = self.number.to_bytes(4, "big")
-        self.transport.write(self.head[:5] + number + self.head[9:])
+        block, self.table = self.table + self.head[9:], b""
+        self.transport.write(frames.frame(frames.HEADERS, frames.END_HEADERS, self.number, block))
         self.unsent = memoryview(self.request)
         self.pump()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -21,24 +20,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from kohort_server.conformance import Answer, call
+
 FEATURES = 64
 CLASSES = 10
 START_SECONDS = 30.0
-
-
-@dataclass
-class Answer:
-    """An HTTP answer, read whole."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON, without binary tensors after it."""
-        length = self.headers.get("inference-header-content-length")
-        return json.loads(self.body[: int(length)] if length else self.body)
 
 
 @dataclass
@@ -56,14 +42,7 @@ class ServerProcess:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, told, response.read())
-        finally:
-            connection.close()
+        return call(("127.0.0.1", self.port), method, path, body, headers)
 
     def infer(self, rows: NDArray[Any], model: str = "m", name: str = "x") -> Answer:
         """An inference in JSON."""
@@ -116,20 +95,30 @@ def free_port() -> int:
     raise RuntimeError("no port is free between 10000 and 30000")
 
 
-def start(uri: str, *options: str, name: str = "m", revision: str = "r1") -> ServerProcess:
-    """A server that was just started; it may fail."""
+def start(
+    uri: str,
+    *options: str,
+    name: str = "m",
+    revision: str = "r1",
+    before: str = "",
+    **how: Any,
+) -> ServerProcess:
+    """A server that was just started; it may fail.
+
+    `before` is Python that runs before it does; `how` goes to `Popen`.
+    """
     port = free_port()
-    command = [sys.executable, "-c", "from kohort_server.main import main; main()"]
+    command = [sys.executable, "-c", f"{before}\nfrom kohort_server.main import main; main()"]
     command += ["serve", uri, "--name", name, "--revision", revision, "--host", "127.0.0.1"]
     command += ["--port", str(port), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **how})
     return ServerProcess(process, port)
 
 
 @contextmanager
-def serving(model: Path, *options: str, **named: str) -> Iterator[ServerProcess]:
+def serving(model: Path, *options: str, **how: Any) -> Iterator[ServerProcess]:
     """A server that is ready; killed at the end if it still runs."""
-    server = start(model.as_uri(), *options, **named)
+    server = start(model.as_uri(), *options, **how)
     try:
         wait_until_ready(server)
         yield server

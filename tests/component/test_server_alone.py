@@ -55,10 +55,10 @@ def test_a_model_is_served_by_its_path_and_the_printed_curl_works(
 def test_the_server_passes_its_own_conformance_suite(tmp_path: Path) -> None:
     with serving(linear_model(tmp_path / "model.onnx", "batch")) as server:
         url = f"http://127.0.0.1:{server.port}"
-        run = subprocess.run(
-            command("conformance", url), capture_output=True, text=True, timeout=60, check=False
-        )
+        arguments = command("conformance", url, "--grpc", f"127.0.0.1:{server.port}")
+        run = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout
+    assert "gRPC extension: stream" in run.stdout
     assert "FAIL" not in run.stdout
 
 
@@ -69,7 +69,7 @@ def test_the_conformance_suite_finds_a_server_that_does_not_conform(tmp_path: Pa
             command("conformance", url), capture_output=True, text=True, timeout=60, check=False
         )
     assert run.returncode == 1
-    assert "core: inference in JSON, id echoed           FAIL  status 413" in run.stdout
+    assert "core: inference in JSON, id echoed               FAIL  status 413" in run.stdout
 
 
 def test_a_models_batches_are_measured_on_the_command_line(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kohort_server.batch.batcher import Batcher, QueueLimits
 from kohort_server.batch.calibration import Curve, WarmUpError, calibrate, choose
 from kohort_server.batch.call import Result
+from kohort_server.batch.statistics import Statistics
 from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
 from kohort_server.errors import RequestError
 
@@ -246,3 +247,46 @@ def test_a_model_that_cannot_run_is_told_with_its_own_error() -> None:
 
     with pytest.raises(WarmUpError, match="no kernel"):
         calibrate(broken, SIGNATURE, BatchDimension("dynamic"))
+
+
+def test_a_batch_that_costs_more_to_put_together_than_it_saves_is_not_made() -> None:
+    images = Signature(
+        (TensorSpec("x", "FP32", (-1, 3, 224, 224)),), (TensorSpec("y", "FP32", (-1, 1)),)
+    )
+    learned = calibrate(
+        lambda inputs: {"y": inputs["x"][:, 0, 0, :1]}, images, BatchDimension("dynamic")
+    )
+    assert learned.batch == BatchDimension("dynamic")
+    assert learned.curve.max_rows == 1
+
+
+@pytest.mark.parametrize("curve", [INLINE, THREADED])
+async def test_a_request_that_cannot_be_answered_holds_up_no_other(curve: Curve) -> None:
+    class Unanswerable(FutureCall):
+        def deliver(self, result: Result, start: int | None) -> None:
+            raise RuntimeError("no way to answer")
+
+        fail = deliver  # type: ignore[assignment]
+
+    batcher = Batcher(FunctionEngine(affine), curve)
+    expired = Unanswerable(constant_rows(0))
+    expired.deadline = expired.received
+    for _ in range(3):
+        calls = [expired, FutureCall(constant_rows(1)), Unanswerable(constant_rows(2))]
+        calls.append(FutureCall(constant_rows(3)))
+        for call in calls:
+            batcher.submit(call)
+        async with asyncio.timeout(30):
+            for call in (calls[1], calls[3]):
+                await call.outcome
+    batcher.close()
+
+
+def test_batches_of_countless_sizes_are_counted_without_keeping_each_size() -> None:
+    statistics = Statistics()
+    sizes = range(1, 5001)
+    for rows in sizes:
+        statistics.ran(rows, 1, 0.0, 0.0)
+    assert (statistics.batches, statistics.rows) == (5000, sum(sizes))
+    assert len(statistics.sizes) < 300
+    assert sum(size.batches for size in statistics.sizes.values()) == 5000

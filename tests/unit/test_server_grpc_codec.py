@@ -158,3 +158,20 @@ def test_packed_integers_are_written_and_read_as_google_does(values: list[int]) 
     assert ours == theirs
     told = protobuf.decode("inference.InferTensorContents", theirs)
     assert list(told.get("int64_contents", [])) == values
+
+
+@pytest.mark.parametrize("data", [b"\0\0", protobuf.delimited(5, protobuf.delimited(9, b"\0\0"))])
+def test_a_message_of_countless_fields_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtobufError, match="more than 100000 fields"):
+        protobuf.decode("inference.ModelInferRequest", data * 100_001)
+
+
+@pytest.mark.parametrize("data", [b"\x0a\x00", b"\x3a\x00"], ids=["names", "tensors"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_request_of_countless_fields_is_refused(data: bytes, known: bool) -> None:
+    codec = codec_for("FP32")
+    good = request("FP32", 2, raw_input_contents=[bytes(16)]).SerializeToString()
+    if known:
+        codec.decode(good)
+    with pytest.raises(RequestError, match=r"more than|follows"):
+        codec.decode(good + data * 100_001)

@@ -12,43 +12,9 @@ from kohort_server.front.exchange import Exchange
 from kohort_server.front.http import HttpConnection
 from kohort_server.front.limits import HttpLimits
 from kohort_server.front.port import Front
+from tests.memory_transport import MemoryTransport
 
 LIMITS = HttpLimits(head=16 << 10, body=50_000, bodies=1 << 20)
-
-
-class MemoryTransport(asyncio.Transport):
-    """A transport that remembers what was written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.ended = False
-
-    def write(self, data: Any) -> None:
-        assert not self.ended, "an answer was written after the last one"
-        self.written += bytes(data)
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
-def feed(connection: HttpConnection, data: bytes) -> None:
-    """Give bytes to a connection as an event loop does."""
-    while data:
-        buffer = connection.get_buffer(-1)
-        count = min(len(buffer), len(data))
-        buffer[:count] = data[:count]
-        connection.buffer_updated(count)
-        data = data[count:]
 
 
 def converse(pieces: list[bytes], late: bool = False) -> tuple[bytes, list[tuple[bytes, bytes]]]:
@@ -68,18 +34,18 @@ def converse(pieces: list[bytes], late: bool = False) -> tuple[bytes, list[tuple
 
     async def world() -> bytes:
         front = Front(handle, LIMITS)
-        connection, transport = HttpConnection(front), MemoryTransport()
+        connection = HttpConnection(front)
         front.connections.add(connection)
-        connection.connection_made(transport)
+        transport = MemoryTransport().connect(connection)
         for piece in pieces:
-            feed(connection, piece)
+            transport.feed(piece)
         for exchange in reversed(exchanges):
             exchange.respond(200, bytes(exchange.body))
-        connection.connection_lost(None)
+        transport.lose()
         assert front.body_bytes == front.unanswered == 0
         assert not front.busy()
         assert not front.connections
-        return transport.written
+        return bytes(transport.written)
 
     return asyncio.run(world()), seen
 
@@ -156,3 +122,16 @@ def test_damaged_requests_are_answered_or_refused_and_nothing_is_held_afterwards
 @given(st.lists(st.binary(max_size=300)), st.booleans())
 def test_any_bytes_at_all_are_survived(pieces: list[bytes], late: bool) -> None:
     converse(pieces, late)
+
+
+def test_many_requests_to_connect_in_one_piece_are_each_answered() -> None:
+    written, seen = converse([b"CONNECT a:1 HTTP/1.1\r\n\r\n" * 600])
+    assert len(seen) == 600
+    assert written.count(b"HTTP/1.1 200 ") == 600
+
+
+def test_a_length_of_thousands_of_digits_is_no_length() -> None:
+    head = b"POST /x HTTP/1.1\r\nInference-Header-Content-Length: %b\r\nContent-Length: 9\r\n\r\n"
+    written, seen = converse([head % (b"1" * 6000), b"123456789"])
+    assert seen == [(b"/x", b"123456789")]
+    assert written.startswith(b"HTTP/1.1 200 ")

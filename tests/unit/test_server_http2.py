@@ -16,21 +16,12 @@ from kohort_server.front.http2 import Http2Connection
 from kohort_server.front.limits import HttpLimits
 from kohort_server.front.port import Front
 from kohort_server.rpc.protobuf import Message
-from tests.unit.test_server_http import MemoryTransport, cut
+from tests.memory_transport import MemoryTransport
+from tests.unit.test_server_http import cut
 
 LIMITS = HttpLimits(head=16 << 10, body=50_000, bodies=1 << 20)
 WIDE = frames.settings({frames.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW})
 GREETING = frames.PREFACE + WIDE + frames.window_update(0, 1 << 29)
-
-
-class ClosingTransport(MemoryTransport):
-    """Remembers that it was closed."""
-
-    def close(self) -> None:
-        self.ended = True
-
-    def is_closing(self) -> bool:
-        return self.ended
 
 
 def echo(stream: GrpcStream, message: Message) -> None:
@@ -55,23 +46,17 @@ def converse(pieces: list[bytes]) -> bytes:
     async def world() -> bytes:
         methods = {b"/echo": Method(echo), b"/each": Method(echo_each, client_streams=True)}
         front = Front(echo_body, LIMITS, methods)
-        connection, transport = Http2Connection(front), ClosingTransport()
+        connection = Http2Connection(front)
         front.connections.add(connection)
-        connection.connection_made(transport)
+        transport = MemoryTransport().connect(connection)
         for piece in pieces:
-            data = piece
-            while data and not transport.ended:
-                buffer = connection.get_buffer(-1)
-                count = min(len(buffer), len(data))
-                buffer[:count] = data[:count]
-                connection.buffer_updated(count)
-                data = data[count:]
-        connection.connection_lost(None)
+            transport.feed(piece)
+        transport.lose()
         assert front.body_bytes == 0
         assert front.unanswered == 0
         assert not front.busy()
         assert not front.connections
-        return transport.written
+        return bytes(transport.written)
 
     return asyncio.run(world())
 
@@ -264,3 +249,81 @@ def test_any_block_is_decoded_or_refused(blocks: list[bytes]) -> None:
 def test_a_bomb_of_indexed_fields_is_refused() -> None:
     with pytest.raises(HpackError, match="too many"):
         HeaderDecoder().decode(b"\x82" * 10_000)
+
+
+def plain_headers(number: int, ends: bool, **more: bytes) -> bytes:
+    """The headers of a plain request."""
+    fields = {b":method": b"POST", b":path": b"/plain", b":scheme": b"http"}
+    fields |= {name.replace("_", "-").encode(): value for name, value in more.items()}
+    flags = frames.END_HEADERS | (frames.END_STREAM if ends else 0)
+    return frames.frame(frames.HEADERS, flags, number, encode_fields(fields))
+
+
+def test_a_request_that_is_refused_is_refused_once_also_when_its_body_follows() -> None:
+    closed = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 0})
+    asked = plain_headers(1, False, content_length=b"60000")
+    body = frames.frame(frames.DATA, frames.END_STREAM, 1, b"x" * 100)
+    written = converse([closed + asked + body, frames.window_update(1, 10_000)])
+    assert written.count(b"exceeds 50000 bytes") == 1
+    assert blocks_of_headers(written, 1) == 1
+
+
+def test_a_request_that_ends_twice_is_answered_once() -> None:
+    closed = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 0})
+    body = frames.frame(frames.DATA, 0, 1, b"x" * 100)
+    twice = plain_headers(1, True) * 2
+    assert blocks_of_headers(converse([closed + plain_headers(1, False) + body + twice]), 1) == 1
+
+
+def blocks_of_headers(written: bytes, number: int) -> int:
+    """How many times headers were sent on a stream."""
+    at = count = 0
+    while at < len(written):
+        high, low, kind, _, stream = frames.HEADER.unpack_from(written, at)
+        count += (kind, stream) == (frames.HEADERS, number)
+        at += frames.HEADER_SIZE + (high << 8 | low)
+    return count
+
+
+def test_a_length_of_thousands_of_digits_is_no_length() -> None:
+    told = b"1" * 6000
+    asked = plain_headers(1, False, content_length=b"3", inference_header_content_length=told)
+    body = frames.frame(frames.DATA, frames.END_STREAM, 1, b"xyz")
+    assert answers(converse([GREETING + asked + body]))[1][0] == b"xyz"
+
+
+def test_a_long_reason_fits_a_frame_that_every_client_takes() -> None:
+    asked = request(1, b"/" + b"\xff" * 6000, b"", 1000, 0, True)
+    written = converse([GREETING + asked])
+    at = 0
+    while at < len(written):
+        high, low, *_ = frames.HEADER.unpack_from(written, at)
+        assert (high << 8 | low) <= frames.DEFAULT_FRAME_SIZE
+        at += frames.HEADER_SIZE + (high << 8 | low)
+
+
+def test_an_answer_that_comes_after_the_end_of_its_stream_counts_no_request_twice() -> None:
+    async def world() -> None:
+        waiting: list[GrpcStream] = []
+        method = Method(lambda stream, _: waiting.append(stream), client_streams=True)
+        front = Front(echo_body, LIMITS, {b"/each": method})
+        transport = MemoryTransport().connect(Http2Connection(front))
+        transport.feed(GREETING + request(1, b"/each", prefixed(b"a"), 1000, 0, True))
+        assert front.unanswered == 1
+        transport.feed(frames.reset(1, frames.CANCEL))
+        assert front.unanswered == 0
+        waiting[0].push([b"late"])
+        waiting[0].answered()
+        assert front.unanswered == 0
+
+    asyncio.run(world())
+
+
+def test_countless_answers_that_wait_for_a_window_come_in_the_end() -> None:
+    closed = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 0})
+    count = 30_000  # if each looked at all before it, this would take many minutes
+    asked = request(1, b"/each", prefixed(b"") * count, 16_384, 0, True)
+    opened = frames.window_update(0, 1 << 20) + frames.window_update(1, 1 << 20)
+    data, block = answers(converse([closed + asked, opened]))[1]
+    assert data == prefixed(b"") * count
+    assert HeaderDecoder().decode(block)[b"grpc-status"] == b"0"

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kohort_server.batch.call import Call, TensorData
+from kohort_server.batch.call import HasInputs, TensorData
 from kohort_server.buffers import SMALLEST_SLOT, Buffers
 from kohort_server.datatypes import BYTES, FIXED_SIZE
 from kohort_server.engine.interface import Signature
 
-ALIGNMENT = 16  # bytes; what numpy's own arrays have and engines may rely on
-
 
 def assemble(
-    signature: Signature, calls: Sequence[Call], rows: int, buffers: Buffers
+    signature: Signature, calls: Sequence[HasInputs], rows: int, buffers: Buffers
 ) -> dict[str, NDArray[Any]]:
     """One array per input with the rows of all calls in order; `rows` is their sum."""
     if len(calls) == 1:
@@ -55,8 +53,8 @@ def join(parts: Sequence[TensorData], buffers: Buffers) -> TensorData:
 def as_array(
     datatype: str, shape: tuple[int, ...], data: bytes | memoryview | NDArray[Any]
 ) -> NDArray[Any]:
-    """The tensor as an aligned array; a buffer is copied only where it lies unaligned."""
+    """The tensor as an array; a buffer is copied only where its elements lie unaligned."""
     if isinstance(data, np.ndarray):
         return data
     array = np.frombuffer(data, FIXED_SIZE[datatype].dtype).reshape(shape)
-    return array if array.ctypes.data % ALIGNMENT == 0 else array.copy()
+    return array if array.flags.aligned else array.copy()

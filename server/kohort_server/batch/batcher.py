@@ -7,6 +7,7 @@ arrived together share a batch; while the model is busy, calls accumulate. No de
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -24,6 +25,8 @@ from kohort_server.buffers import Buffers
 from kohort_server.engine.interface import Engine
 from kohort_server.errors import RequestError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
@@ -32,6 +35,14 @@ class QueueLimits:
     calls: int = 4096
     size: int = 512 << 20  # bytes
     wait: float = 5.0  # seconds, estimated from the measured curve
+
+
+# Some models take long for some inputs only. One that took so many seconds on the loop, where nothing
+# else can be answered meanwhile, runs in a thread for its next runs: seconds of which it really ran
+# for some, or else it was the machine that had no time.
+LONGEST_INLINE = 0.02
+OWN_TIME = 0.005
+WARY_RUNS = 1000
 
 
 class Batcher:
@@ -49,7 +60,8 @@ class Batcher:
         self._waiting_size = 0
         self._busy = False
         self._loop = asyncio.get_running_loop()
-        self._executor = None if curve.inline else ThreadPoolExecutor(1, "engine")
+        self._executor = ThreadPoolExecutor(1, "engine")  # starts its thread when it is used
+        self._wary = 0  # runs that still go to the thread although the curve says the loop
         self._buffers = Buffers()  # of the thread that runs the model
         self.statistics = Statistics()
 
@@ -98,14 +110,13 @@ class Batcher:
 
     def close(self) -> None:
         """Let go of the engine's thread; nothing may wait any more."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _dispatch(self) -> None:
         calls = self._next_batch()
         if not calls:
             self._busy = False
-        elif self._executor is None:
+        elif self._curve.inline and not self._wary:
             self._finish(calls, self._run(calls))
             if self._waiting:
                 self._loop.call_soon(self._dispatch)
@@ -134,6 +145,7 @@ class Batcher:
         rows = 0
         now = time.perf_counter()
         queued = 0.0
+        expired: list[Call] = []
         while waiting:
             call = waiting[0]
             if calls and (
@@ -148,22 +160,32 @@ class Batcher:
             if call.abandoned:
                 self.statistics.cancelled += 1
             elif call.deadline < now:
-                call.fail(RequestError(504, "the request's time ran out while it waited"))
+                expired.append(call)
             else:
                 calls.append(call)
                 rows += call.rows
                 queued += now - call.received
         if calls:
             self.statistics.dispatched(queued, len(calls))
+        if expired:
+            finish(expired, [EXPIRED] * len(expired), self._batched)
         return calls
 
     def _run(self, calls: list[Call]) -> Outcomes:
         """Run a batch; one that fails is run call by call, so that only the bad ones fail."""
+        begun = time.perf_counter()
+        before = time.thread_time()
         try:
             return self._run_together(calls)
         except Exception as error:
             if len(calls) == 1:
                 return error
+        finally:
+            slow = time.perf_counter() - begun > LONGEST_INLINE
+            if slow and time.thread_time() - before > OWN_TIME:
+                self._wary = WARY_RUNS
+            elif self._wary:
+                self._wary -= 1
         outcomes: list[Result | Exception] = []
         for call in calls:
             try:
@@ -181,8 +203,10 @@ class Batcher:
         self.statistics.ran(rows, len(calls), assembled - begun, time.perf_counter() - assembled)
         if self._batched:
             check_rows(outputs, rows)
-        return Result(outputs)
+        return Result(outputs, shared=self._batched)
 
+
+EXPIRED = RequestError(504, "the request's time ran out while it waited")
 
 # One result for all calls, one error for the only call, or one of either per call.
 Outcomes = Result | Exception | list[Result | Exception]
@@ -198,17 +222,18 @@ def check_rows(outputs: dict[str, NDArray[Any]], rows: int) -> None:
 
 
 def finish(calls: list[Call], outcomes: Outcomes, batched: bool) -> None:
-    """Hand every call its rows, or its error."""
-    if isinstance(outcomes, Result):
-        start = 0
-        for call in calls:
-            call.deliver(outcomes, start if batched else None)
-            start += call.rows
-    elif isinstance(outcomes, Exception):
-        calls[0].fail(outcomes)
-    else:
-        for call, outcome in zip(calls, outcomes, strict=True):
+    """Hand every call its rows, or its error; one that cannot take them holds up no other."""
+    shared = isinstance(outcomes, Result)
+    if not isinstance(outcomes, list):
+        outcomes = [outcomes] * len(calls)
+    start = 0
+    for call, outcome in zip(calls, outcomes, strict=True):
+        try:
             if isinstance(outcome, Result):
-                call.deliver(outcome, 0 if batched else None)
+                call.deliver(outcome, start if batched else None)
             else:
                 call.fail(outcome)
+        except Exception:
+            log.exception("a request could not be answered")
+        if shared:
+            start += call.rows

@@ -11,18 +11,22 @@ from numpy.typing import NDArray
 # BYTES has no fixed size and comes as an object array.
 TensorData = bytes | memoryview
 Shape = tuple[int, ...]
+# By name: shape and data.
+Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
 
 
 class Result:
     """The outputs of one batch, shared by the calls that ran in it."""
 
-    __slots__ = ("_bytes", "_lists", "arrays", "memo")
+    __slots__ = ("_bytes", "_lists", "arrays", "shapes")
 
-    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, arrays: dict[str, NDArray[Any]], shared: bool = False) -> None:
+        """`shared` where the first extent is the rows of several calls."""
         self.arrays = arrays
+        # What the answers of different batches may have in common: shapes but for those rows.
+        self.shapes = tuple([array.shape[shared:] for array in arrays.values()])
         self._lists: dict[str, list[Any]] = {}
         self._bytes: dict[str, bytes] = {}
-        self.memo: dict[Any, Any] = {}  # what the codec wants to keep while this batch is answered
 
     def flat_list(self, name: str) -> list[Any]:
         """All elements of an output in row-major order; made once per batch."""
@@ -39,14 +43,19 @@ class Result:
         return data
 
 
-class Call(Protocol):
+class HasInputs(Protocol):
+    """What can be put together in a batch."""
+
+    inputs: Inputs
+
+
+class Call(HasInputs, Protocol):
     """A decoded request that waits for the model.
 
-    `inputs` maps a name to (shape, data); `rows` is the batch extent, 1 where the model has none.
-    `batch_key` is equal for calls whose shapes agree but for the rows.
+    `rows` is the batch extent, 1 where the model has none. `batch_key` is equal for calls whose
+    shapes agree but for the rows.
     """
 
-    inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]]
     rows: int
     size: int  # bytes held while waiting
     batch_key: Any

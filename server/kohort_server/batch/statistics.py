@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MOST_SIZES = 256  # that are told apart: a client may send any
+
 
 @dataclass(slots=True)
 class BatchSize:
@@ -25,17 +27,9 @@ class Statistics:
     infer_time: float = 0.0
     output_time: float = 0.0
     cancelled: int = 0
+    batches: int = 0  # that ran
+    rows: int = 0  # that ran
     sizes: dict[int, BatchSize] = field(default_factory=dict)  # by rows
-
-    @property
-    def batches(self) -> int:
-        """How many batches ran."""
-        return sum(size.batches for size in self.sizes.values())
-
-    @property
-    def rows(self) -> int:
-        """How many rows ran."""
-        return sum(rows * size.batches for rows, size in self.sizes.items())
 
     def dispatched(self, queued: float, requests: int) -> None:
         """So many requests leave the queue, in which they waited `queued` seconds together."""
@@ -44,9 +38,13 @@ class Statistics:
 
     def ran(self, rows: int, requests: int, input_time: float, infer_time: float) -> None:
         """A batch ran."""
+        self.batches += 1
+        self.rows += rows
         size = self.sizes.get(rows)
         if size is None:
-            size = self.sizes[rows] = BatchSize()
+            if len(self.sizes) >= MOST_SIZES:  # from then on new sizes count as powers of two
+                rows = 1 << (rows - 1).bit_length() if rows else 0
+            size = self.sizes.setdefault(rows, BatchSize())
         size.batches += 1
         size.requests += requests
         size.input_time += input_time

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from kohort_server.datatypes import BYTES, element_count
 from kohort_server.engine.interface import TensorSpec
 from kohort_server.errors import RequestError
 from kohort_server.front.wire import pack_bytes
+
+REMEMBERED = 256  # templates
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -37,6 +39,31 @@ class OutputTemplate(msgspec.Struct):
     item: int  # bytes of an element
     before: bytes
     after: bytes
+
+
+Template = TypeVar("Template")
+MakeTemplate = Callable[[Sequence[WantedOutput], Result, int | None], Template]
+
+
+class Templates(Generic[Template]):
+    """What answers have in common, by what requests ask for; made anew when outputs' shapes change."""
+
+    def __init__(self, make: MakeTemplate[Template]) -> None:
+        self._make = make
+        self._made: dict[tuple[int, int | None], tuple[Any, tuple[Shape, ...], Template]] = {}
+
+    def of(self, outputs: Sequence[WantedOutput], result: Result, rows: int | None) -> Template:
+        """For answers of so many rows; None for a result that is not split by rows."""
+        # What is remembered keeps the outputs alive, so that their identity stands for them.
+        key = (id(outputs), rows)
+        found = self._made.get(key)
+        if found is not None and found[1] == result.shapes:
+            return found[2]
+        if len(self._made) >= REMEMBERED:
+            self._made.clear()
+        template = self._make(outputs, result, rows)
+        self._made[key] = (outputs, result.shapes, template)
+        return template
 
 
 def opening(model: str, revision: str) -> bytes:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
-from numpy.typing import NDArray
-
-from kohort_server.batch.call import Result, Shape, TensorData
+from kohort_server.batch.call import Result
 from kohort_server.engine.interface import InputError
 from kohort_server.errors import RequestError
 from kohort_server.front.codec import InferRequest
+from kohort_server.logs import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +31,7 @@ class InferCall:
     def __init__(self, request: InferRequest, received: float, deadline: float = math.inf) -> None:
         """`received` and `deadline` are times of time.perf_counter."""
         self.request = request
-        self.inputs: dict[str, tuple[Shape, TensorData | NDArray[Any]]] = request.inputs
+        self.inputs = request.inputs
         self.rows = request.rows
         self.size = request.size
         self.batch_key = request.batch_key
@@ -42,6 +40,10 @@ class InferCall:
         if request.timeout is not None:
             deadline = min(deadline, received + request.timeout)
         self.deadline = deadline
+
+    def headers(self) -> dict[bytes, bytes]:
+        """What came before the request; names in lower case."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -69,5 +71,5 @@ class InferCall:
         elif isinstance(error, InputError):
             self.refuse(RequestError(400, str(error)))
         else:
-            log.error("the model failed: %s", error)
+            log.error("the model failed: %s", error, extra=trace_of(self.headers()))
             self.refuse(RequestError(500, f"the model failed: {error}"))

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import Any
 
 import msgspec
-from numpy.typing import NDArray
 
-from kohort_server.batch.call import Result, Shape, TensorData
+from kohort_server.batch.call import Inputs, Result, Shape
 from kohort_server.datatypes import BYTES, FIXED_SIZE, NAMES, element_count
 from kohort_server.engine.interface import (
     BatchDimension,
@@ -24,7 +22,13 @@ from kohort_server.engine.interface import (
     same_extents,
 )
 from kohort_server.errors import RequestError
-from kohort_server.front.answer import WantedOutput, opening, output_templates, write_answer
+from kohort_server.front.answer import (
+    Templates,
+    WantedOutput,
+    opening,
+    output_templates,
+    write_answer,
+)
 from kohort_server.front.tensors import (
     KINDS,
     STRINGS,
@@ -69,10 +73,6 @@ class Layout(msgspec.Struct):
     final: bool
 
 
-# By name: shape and data.
-Inputs = dict[str, tuple[Shape, TensorData | NDArray[Any]]]
-
-
 class InferRequest(msgspec.Struct):
     """A decoded request. A tensor is (shape, row-major little-endian buffer or object array)."""
 
@@ -93,6 +93,7 @@ class Codec:
         self, model: str, revision: str, signature: Signature, batch: BatchDimension
     ) -> None:
         self._opening = opening(model, revision)
+        self._templates = Templates(output_templates)
         self.signature = signature
         self._batch = batch
         self._all_json = tuple(WantedOutput(spec, False) for spec in signature.outputs)
@@ -293,14 +294,7 @@ class Codec:
         The request's rows begin at `start`; None means that the whole result is its own.
         """
         rows = None if start is None else request.rows
-        # The memo keeps the tuple alive, so that its identity stands for it.
-        key = (id(request.outputs), rows)
-        remembered = result.memo.get(key)
-        if remembered is None:
-            templates = output_templates(request.outputs, result, rows)
-            result.memo[key] = (request.outputs, templates)
-        else:
-            templates = remembered[1]
+        templates = self._templates.of(request.outputs, result, rows)
         if start is None:
             return write_answer(self._opening, templates, result, request.id, 0, 1)
         return write_answer(self._opening, templates, result, request.id, start, request.rows)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
+MOST_DIGITS = 15  # of a length
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -77,6 +78,11 @@ class Exchange:
         """Answer with the protocol's one shape of an error."""
         extra = b"" if retry_after is None else b"Retry-After: %d\r\n" % retry_after
         self.respond(status, msgspec.json.encode({"error": message}), extra=extra)
+
+
+def read_length(told: bytes) -> int | None:
+    """A length in bytes from a header's value; None where that is none."""
+    return int(told) if told.isdigit() and len(told) <= MOST_DIGITS else None
 
 
 def make_status_line(status: int) -> bytes:

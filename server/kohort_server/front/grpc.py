@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from kohort_server.errors import RequestError
+from kohort_server.errors import RequestError, shorten
 from kohort_server.front import frames
 from kohort_server.front.compression import decompress
 from kohort_server.front.hpack import Headers, encode_fields
@@ -270,6 +270,8 @@ class GrpcStream:
 
     def answered(self) -> None:
         """One of the client's messages has its answer: on a stream it may have been the last."""
+        if self.over:
+            return
         self.calls -= 1
         self.front.unanswered -= 1
         if not self.calls:
@@ -295,7 +297,8 @@ class GrpcStream:
         trailers = {} if self._opened or status == OK else dict(CONTENT_TYPE)
         trailers[b"grpc-status"] = b"%d" % status
         if message:
-            trailers[b"grpc-message"] = quote(message, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}").encode()
+            told = quote(shorten(message), safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}")
+            trailers[b"grpc-message"] = told.encode()
         if retry_after is not None:
             trailers[b"grpc-retry-pushback-ms"] = b"%d" % (retry_after * 1000)
         block = encode_fields(trailers)

@@ -13,17 +13,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from kohort_server.batch.call import Result, TensorData
+from kohort_server.batch.call import Inputs, Result, TensorData
 from kohort_server.datatypes import BYTES, FIXED_SIZE
 from kohort_server.engine.interface import TensorSpec
 from kohort_server.errors import RequestError
-from kohort_server.front.answer import OutputTemplate, WantedOutput, binary_data, output_shape
+from kohort_server.front.answer import (
+    OutputTemplate,
+    Templates,
+    WantedOutput,
+    binary_data,
+    output_shape,
+)
 from kohort_server.front.codec import (
     CACHED_HEADER,
     CACHED_HEADERS,
     Codec,
     InferRequest,
-    Inputs,
     Layout,
     make_request,
 )
@@ -85,6 +90,7 @@ class GrpcCodec:
         self._versions = versions
         self._codec = codec
         self._opening = delimited(1, model.encode()) + delimited(2, versions[0].encode())
+        self._templates = Templates(response_template)
         self._layouts: dict[bytes, Layout] = {}
         outputs = codec.signature.outputs
         self._all_raw = tuple(WantedOutput(spec, True) for spec in outputs)
@@ -99,7 +105,8 @@ class GrpcCodec:
             layout = self._layouts.get(key)
             if layout is None:
                 return self._decode_unknown(message, key)
-            return self._with_raw(layout, identity, raw_pieces(message, at), len(message))
+            raw = raw_pieces(message, at, len(layout.inputs))
+            return self._with_raw(layout, identity, raw, len(message))
         except (ProtobufError, IndexError, UnicodeDecodeError) as error:
             raise RequestError(400, f"the request is no ModelInferRequest: {error}") from error
 
@@ -196,13 +203,7 @@ class GrpcCodec:
     def encode(self, request: InferRequest, result: Result, start: int | None) -> list[bytes]:
         """A ModelInferResponse in pieces; the request's rows begin at `start`, None for all."""
         rows = None if start is None else request.rows
-        key = (id(request.outputs), rows)
-        remembered = result.memo.get(key)
-        if remembered is None:
-            template = self._template(request.outputs, result, rows)
-            result.memo[key] = (request.outputs, template)  # keeps alive what the key stands for
-        else:
-            template = remembered[1]
+        template = self._templates.of(request.outputs, result, rows)
         first, count = (0, 1) if start is None else (start, request.rows)
         pieces = [self._opening]
         if request.id:
@@ -225,27 +226,6 @@ class GrpcCodec:
                 pieces.append(typed_output(spec, shape, values))
         return pieces
 
-    def _template(
-        self, outputs: Sequence[WantedOutput], result: Result, rows: int | None
-    ) -> ResponseTemplate:
-        raw = outputs[0].binary
-        described = []
-        pieces = []
-        specs = []
-        for wanted in outputs:
-            spec = wanted.spec
-            array = result.arrays[spec.name]
-            row, shape = output_shape(array, rows)
-            specs.append((spec, shape))
-            if raw:
-                described.append(delimited(5, output_fields(spec, shape)))
-            text = spec.datatype == BYTES
-            size = row * (1 if rows is None else rows) * array.itemsize
-            before = None if text else RAW_OUTPUT + varint(size)
-            template = OutputTemplate(spec.name, text, raw, row, array.itemsize, b"", b"")
-            pieces.append(OutputPiece(template, before))
-        return ResponseTemplate(raw, b"".join(described), pieces, specs)
-
 
 # Stands where JSON has data: it is looked at elsewhere.
 TYPED = msgspec.Raw(b"null")
@@ -253,6 +233,29 @@ FINAL = protobuf.encode(
     "inference.ModelInferResponse",
     {"parameters": {"triton_final_response": {"bool_param": True}}},
 )
+
+
+def response_template(
+    outputs: Sequence[WantedOutput], result: Result, rows: int | None
+) -> ResponseTemplate:
+    """What responses of so many rows have in common; None for a result that is not split by rows."""
+    raw = outputs[0].binary
+    described = []
+    pieces = []
+    specs = []
+    for wanted in outputs:
+        spec = wanted.spec
+        array = result.arrays[spec.name]
+        row, shape = output_shape(array, rows)
+        specs.append((spec, shape))
+        if raw:
+            described.append(delimited(5, output_fields(spec, shape)))
+        text = spec.datatype == BYTES
+        size = row * (1 if rows is None else rows) * array.itemsize
+        before = None if text else RAW_OUTPUT + varint(size)
+        template = OutputTemplate(spec.name, text, raw, row, array.itemsize, b"", b"")
+        pieces.append(OutputPiece(template, before))
+    return ResponseTemplate(raw, b"".join(described), pieces, specs)
 
 
 def read_head(message: Message) -> tuple[bytes, str, int]:
@@ -268,7 +271,7 @@ def read_head(message: Message) -> tuple[bytes, str, int]:
         tag = message[at]
         if tag == RAW:
             break
-        if tag not in HEAD_TAGS:
+        if tag not in HEAD_TAGS or at > CACHED_HEADER:
             return b"", "", 0
         size = message[at + 1]
         start = at + 2
@@ -283,13 +286,15 @@ def read_head(message: Message) -> tuple[bytes, str, int]:
     return before + bytes(message[rest:at]), identity, at
 
 
-def raw_pieces(message: Message, at: int) -> list[Message]:
+def raw_pieces(message: Message, at: int, most: int) -> list[Message]:
     """The raw tensors, which must be all that is left from `at` on."""
-    pieces = []
+    pieces: list[Message] = []
     end = len(message)
     while at < end:
         if message[at] != RAW:
             raise ProtobufError("a field follows the raw tensors")
+        if len(pieces) == most:
+            raise ProtobufError(f"it has more than {most} raw tensors")
         size = message[at + 1]
         start = at + 2
         if size > 0x7F:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange
+from kohort_server.front.exchange import CONTINUE, HEADER_LENGTH, Exchange, read_length
 
 if TYPE_CHECKING:
     from kohort_server.front.port import Front
@@ -146,40 +146,41 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes | memoryview) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._parser = httptools.HttpRequestParser(self)
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            if self._refusal is not None:
-                self._refuse(*self._refusal)
-            else:
-                self._refuse(400, f"the request is not valid HTTP/1.1: {error}")
-        else:
-            if self.receiving:
-                self._expect_more()
-
-    def _ignore_upgrade(self, rest: bytes | memoryview) -> None:
-        """Speak HTTP/1.1 on, as the protocol allows; the parser has left out an announced body."""
-        if self.receiving:
-            size = self._body_size or 0
-            self._piece = bytes(rest[:size])
-            if len(self._piece) < size:
-                self._expect_more()
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                self._parser = httptools.HttpRequestParser(self)
+                data = self._ignore_upgrade(data[upgrade.args[0] :])
+            except httptools.HttpParserError as error:
+                if self._refusal is not None:
+                    self._refuse(*self._refusal)
+                else:
+                    self._refuse(400, f"the request is not valid HTTP/1.1: {error}")
                 return
+        if self.receiving:
+            self._expect_more()
+
+    def _ignore_upgrade(self, rest: bytes | memoryview) -> bytes | memoryview:
+        """Speak HTTP/1.1 on, as the protocol allows; the parser has left out an announced body.
+
+        What follows this request is returned.
+        """
+        if not self.receiving:
+            return rest
+        size = self._body_size or 0
+        self._piece = bytes(rest[:size])
+        if len(self._piece) == size:
             self._complete(self._piece)
-            rest = rest[size:]
-        if rest:
-            self._parse(rest)
+        return rest[size:]
 
     def _expect_more(self) -> None:
         """Part of a request has arrived: prepare for the rest of it."""
         size = self._body_size
         limits = self._limits
         if size is not None:
-            header_length = self._exchange.headers.get(HEADER_LENGTH, b"0")
-            tensors = int(header_length) if header_length.isdigit() else 0
+            tensors = read_length(self._exchange.headers.get(HEADER_LENGTH, b"")) or 0
             self._body = self.front.buffers.take(size, min(tensors, size))
             self._filled = len(self._piece)
             self._body[: self._filled] = self._piece

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, cast
 from kohort_server.front import frames
 from kohort_server.front.frames import Http2Error
 from kohort_server.front.hpack import HeaderDecoder, HpackError
+from kohort_server.front.intake import WINDOW, Intake
 from kohort_server.front.outbox import INFINITE, LASTING, Outbox, Stream
 
 if TYPE_CHECKING:
     from kohort_server.front.port import Front
 
 MAX_STREAMS = 1024  # of one connection at a time
-WINDOW = 1 << 30  # bytes that a client may send ahead, on a connection or a stream
 MAX_PIECES = 64  # frames of one block of headers
 MAX_CONTROL = 10_000  # of one connection per second: frames that carry no request, by their cost
 RESET_COST = 4
@@ -50,16 +50,10 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._decoder = HeaderDecoder()
         self._rest = b""  # of a frame that is not whole yet
         self._greeted = False
-        self._last = 0  # the newest stream
+        self.newest = 0  # stream
         self._idle_since = self._loop.time()
         self._rest_since = self._idle_since
-        # The DATA frame that is being received: bytes left, padding after them, its stream.
-        self._left = 0
-        self._padding = 0
-        self._current: Stream | None = None
-        self._current_ends = False
-        self._direct: memoryview | None = None
-        self._consumed = 0  # bytes received since the client was last told
+        self._intake = Intake(self)
         # A block of headers that goes on in CONTINUATION frames: stream, flags, pieces.
         self._block: tuple[int, int, list[bytes]] | None = None
         self.initial_window = frames.DEFAULT_WINDOW
@@ -93,17 +87,18 @@ class Http2Connection(asyncio.BufferedProtocol):
         self.streams.clear()
         for stream in streams:
             stream.abandon()
-        self._current = self._direct = None
+        self._intake = Intake(self)
 
     def eof_received(self) -> bool:
         return False
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch if self._direct is None else self._direct
+        direct = self._intake.direct
+        return self._scratch if direct is None else direct
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._direct is not None:
-            self._received_directly(nbytes)
+        if self._intake.direct is not None:
+            self._intake.received_directly(nbytes)
             return
         self.feed(bytes(self._scratch[:nbytes]))
 
@@ -135,9 +130,10 @@ class Http2Connection(asyncio.BufferedProtocol):
             self._greeted = True
             at = len(frames.PREFACE)
         unpack = frames.HEADER.unpack_from
+        intake = self._intake
         while self._transport is not None:
-            if self._left or self._padding:
-                at = self._partial(data, at)
+            if intake.unfinished:
+                at = intake.go_on(data, at)
                 if at == end:
                     return at
             if end - at < frames.HEADER_SIZE:
@@ -152,9 +148,9 @@ class Http2Connection(asyncio.BufferedProtocol):
                 if stop > end or flags & frames.PADDED:
                     if flags & frames.PADDED and start >= end:
                         return at  # the next byte says how much is padding
-                    at = self._begin_partial(data, start, length, flags, number)
+                    at = intake.begin(data, start, length, flags, number)
                     continue
-                stream = self._receiving_stream(number, length)
+                stream = intake.stream_of(number, length)
                 at = stop
                 if stream is not None:
                     if length:
@@ -171,80 +167,6 @@ class Http2Connection(asyncio.BufferedProtocol):
                 handler(flags, number & 0x7FFFFFFF, data[start:stop])
             at = stop
         return end
-
-    def _receiving_stream(self, number: int, length: int) -> Stream | None:
-        """The stream of a DATA frame, None where it is over; what is received is allowed again."""
-        stream = self.streams.get(number)
-        if stream is None:
-            if number > self._last or not number & 1:
-                raise Http2Error(frames.PROTOCOL_ERROR, "DATA on a stream that is not open")
-        elif stream.deadline == INFINITE:
-            raise Http2Error(frames.STREAM_CLOSED, "DATA after the end of a stream")
-        else:
-            stream.consumed += length
-            if stream.consumed > WINDOW // 2:
-                self._write(frames.window_update(number, stream.consumed))
-                stream.consumed = 0
-        self._consumed += length
-        if self._consumed > WINDOW // 2:
-            self._write(frames.window_update(0, self._consumed))
-            self._consumed = 0
-        return stream
-
-    def _begin_partial(self, data: bytes, start: int, length: int, flags: int, number: int) -> int:
-        """Begin a DATA frame that is not whole, or padded; where its data begins."""
-        self._padding = 0
-        self._current = self._receiving_stream(number, length)
-        self._current_ends = bool(flags & frames.END_STREAM)
-        if flags & frames.PADDED:
-            self._padding = data[start]
-            length -= 1
-            start += 1
-        self._left = length - self._padding
-        if self._left < 0:
-            raise Http2Error(frames.PROTOCOL_ERROR, "more padding than frame")
-        if not self._left and not self._padding:
-            self._frame_received()
-        return start
-
-    def _partial(self, data: bytes, at: int) -> int:
-        """Go on with that DATA frame; where what is left of `data` begins."""
-        taken = data[at : at + self._left]
-        at += len(taken)
-        self._left -= len(taken)
-        if taken and self._current is not None:
-            self._current.receive(taken)
-        if not self._left:
-            skipped = min(self._padding, len(data) - at)
-            self._padding -= skipped
-            at += skipped
-            if not self._padding:
-                self._frame_received()
-        elif self._current is not None:
-            self._receive_directly(self._current)
-        return at
-
-    def _receive_directly(self, stream: Stream) -> None:
-        """Let the kernel write the rest of the frame where it is wanted, if that is worth it."""
-        buffer = stream.buffer()
-        self._direct = None if buffer is None else buffer[: self._left]
-
-    def _received_directly(self, size: int) -> None:
-        stream = self._current
-        self._left -= size
-        self._direct = None
-        if stream is None:
-            return
-        stream.filled(size)
-        if self._left:
-            self._receive_directly(stream)
-        elif not self._padding:
-            self._frame_received()
-
-    def _frame_received(self) -> None:
-        stream, self._current = self._current, None
-        if stream is not None and self._current_ends:
-            stream.end()
 
     # Frames other than DATA.
 
@@ -278,15 +200,17 @@ class Http2Connection(asyncio.BufferedProtocol):
         headers = self._decoder.decode(block)
         stream = self.streams.get(number)
         if stream is None:
-            if number <= self._last:
+            if number <= self.newest:
                 return  # trailers of a stream that was answered early
-            self._last = number
+            self.newest = number
             if len(self.streams) >= MAX_STREAMS:
-                self._write(frames.reset(number, frames.REFUSED_STREAM))
+                self.write(frames.reset(number, frames.REFUSED_STREAM))
                 return
             stream = self.front.open_stream(self, number, headers)
             if stream is None:
                 return
+        elif stream.deadline == INFINITE:
+            raise Http2Error(frames.STREAM_CLOSED, "HEADERS after the end of a stream")
         elif not flags & frames.END_STREAM:
             raise Http2Error(frames.PROTOCOL_ERROR, "trailers do not end their stream")
         if flags & frames.END_STREAM:
@@ -316,7 +240,7 @@ class Http2Connection(asyncio.BufferedProtocol):
                 if not frames.DEFAULT_FRAME_SIZE <= value <= frames.LARGEST_FRAME_SIZE:
                     raise Http2Error(frames.PROTOCOL_ERROR, "a frame size is not allowed")
                 self.outbox.frame_size = value
-        self._write(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._pump()
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
@@ -324,7 +248,7 @@ class Http2Connection(asyncio.BufferedProtocol):
             raise Http2Error(frames.FRAME_SIZE_ERROR, "a PING has a wrong size")
         if not flags & frames.ACK:
             self._account_control()
-            self._write(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self.write(frames.frame(frames.PING, frames.ACK, 0, payload))
 
     def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
         more = frames.word(payload) & 0x7FFFFFFF
@@ -370,7 +294,7 @@ class Http2Connection(asyncio.BufferedProtocol):
     def _finished(self, stream: Stream) -> None:
         del self.streams[stream.number]
         if stream.deadline != INFINITE:  # answered before it had all come
-            self._write(frames.reset(stream.number, frames.NO_ERROR))
+            self.write(frames.reset(stream.number, frames.NO_ERROR))
             self._forget(stream)
         if self.front.draining and not self._told_to_leave:
             self.leave()  # one that came while the server drains is served once, as with HTTP/1.1
@@ -379,11 +303,11 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> None:
         """Nothing is received or sent on this stream any more."""
-        if self._current is stream:
-            self._current = self._direct = None
+        self._intake.forget(stream)
         self.outbox.forget(stream)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send frames that need no window."""
         if self._transport is not None:
             self._transport.write(data)
 
@@ -422,7 +346,7 @@ class Http2Connection(asyncio.BufferedProtocol):
     def leave(self) -> None:
         """Ask the client to go elsewhere with its next requests."""
         self._told_to_leave = True
-        self._write(frames.go_away(frames.LARGEST_STREAM, frames.NO_ERROR, "draining"))
+        self.write(frames.go_away(frames.LARGEST_STREAM, frames.NO_ERROR, "draining"))
 
     def close(self) -> None:
         """Close after what has been written."""
@@ -432,7 +356,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        transport.write(frames.go_away(self._last, code, message))
+        transport.write(frames.go_away(self.newest, code, message))
         transport.close()
         self.connection_lost(None)
 

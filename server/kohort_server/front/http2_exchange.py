@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kohort_server.front import frames
-from kohort_server.front.exchange import HEADER_LENGTH, JSON, Exchange
+from kohort_server.front.exchange import HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.hpack import Headers, encode_fields
 from kohort_server.front.outbox import INFINITE
 
@@ -35,14 +35,15 @@ class HttpStream:
         self._body: memoryview | None = None
         self._filled = 0
         self._held = 0
+        self._over = False  # answered, though perhaps before all of it has come
 
     def begin(self) -> None:
         """Make room for an announced body."""
-        length = self._exchange.headers.get(b"content-length", b"")
-        if length.isdigit() and len(length) < 16 and self._admit(int(length)):
-            told = self._exchange.headers.get(HEADER_LENGTH, b"0")
-            tensors = int(told) if told.isdigit() else 0
-            self._body = self.front.buffers.take(int(length), min(tensors, int(length)))
+        headers = self._exchange.headers
+        size = read_length(headers.get(b"content-length", b""))
+        if size is not None and self._admit(size):
+            tensors = read_length(headers.get(HEADER_LENGTH, b"")) or 0
+            self._body = self.front.buffers.take(size, min(tensors, size))
 
     def _admit(self, size: int) -> bool:
         front = self.front
@@ -59,6 +60,8 @@ class HttpStream:
 
     def receive(self, data: bytes | memoryview) -> None:
         """See `Stream`."""
+        if self._over:
+            return
         if self._body is None:
             if self._admit(len(data)):
                 self._pieces += data
@@ -79,6 +82,8 @@ class HttpStream:
     def end(self) -> None:
         """See `Stream`."""
         self.deadline = INFINITE
+        if self._over:
+            return
         if self._body is not None and self._filled < len(self._body):
             self._refuse(400, "the body is shorter than announced")
             return
@@ -98,7 +103,10 @@ class HttpStream:
         """Nothing: the exchange has sent its answer."""
 
     def send(self, status: int, body: bytes, fields: Headers) -> None:
-        """Answer the client."""
+        """Answer the client, once."""
+        if self._over:
+            return
+        self._over = True
         self._release()
         block = encode_fields({b":status": b"%d" % status, **fields})
         flags = frames.END_HEADERS | (0 if body else frames.END_STREAM)

@@ -59,6 +59,7 @@ class Outbox:
         self.window = frames.DEFAULT_WINDOW  # bytes that may be sent on the connection
         self.frame_size = frames.DEFAULT_FRAME_SIZE
         self.waiting: deque[Outgoing] = deque()
+        self._blocked: set[int] = set()  # the streams of what waits
         self._progress = 0.0  # time.monotonic when something that waited was last sent
 
     def send(
@@ -91,12 +92,17 @@ class Outbox:
             transport.write(b"".join(before))
             return True
         transport.write(b"".join(before))
-        if not self.waiting:
-            self._progress = time.monotonic()
         out = Outgoing(stream, memoryview(b"".join(data)), after, last)
+        if stream.number not in self._blocked:
+            if not self.waiting:
+                self._progress = time.monotonic()
+            self._advance(transport, out)
+            if not out.data:
+                transport.write(after)
+                return True
+            self._blocked.add(stream.number)
         self.waiting.append(out)
-        self.pump(transport)
-        return out not in self.waiting
+        return False
 
     def pump(self, transport: asyncio.Transport) -> list[Stream]:
         """Send of what waits as much as is allowed, streams not waiting for each other.
@@ -117,6 +123,7 @@ class Outbox:
             transport.write(out.after)
             if out.last:
                 ended.append(stream)
+        self._blocked = blocked
         return ended
 
     def _advance(self, transport: asyncio.Transport, out: Outgoing) -> None:
@@ -135,6 +142,7 @@ class Outbox:
         """Nothing is sent on this stream any more."""
         if self.waiting:
             self.waiting = deque(out for out in self.waiting if out.stream is not stream)
+            self._blocked.discard(stream.number)
 
     def stuck(self, seconds: float, size: int) -> bool:
         """Whether the client has taken nothing for so long, or lets more than `size` bytes wait."""

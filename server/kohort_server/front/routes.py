@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -16,11 +17,13 @@ from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
-from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange
+from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
+from kohort_server.logs import trace_of
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
 COHORT = HEADER_COHORT.encode()
+CACHED_LENGTHS = 256
 
 log = logging.getLogger(__name__)
 encode_json = msgspec.json.encode
@@ -73,7 +76,8 @@ class Routes:
         method, handler = route
         if exchange.method != method and (exchange.method, method) != (b"HEAD", b"GET"):
             exchange.respond_error(
-                405, f"{exchange.method.decode()} is not for this path; use {method.decode()}"
+                405,
+                f"{exchange.method.decode('latin-1')} is not for this path; use {method.decode()}",
             )
             return
         try:
@@ -81,7 +85,8 @@ class Routes:
         except RequestError as error:
             exchange.respond_error(error.status, error.message, error.retry_after)
         except Exception:
-            log.exception("answering %s failed", exchange.path.decode("latin-1"))
+            path = exchange.path.decode("latin-1")
+            log.exception("answering %s failed", path, extra=trace_of(exchange.headers))
             exchange.respond_error(500, "the server failed; its log says why")
 
     def _not_found(self, path: bytes) -> str:
@@ -126,8 +131,8 @@ class Routes:
             if b"content-encoding" in headers:
                 limit = exchange.connection.front.limits.body
                 body = decompress(headers[b"content-encoding"], body, limit)
-            length = headers.get(HEADER_LENGTH)
-            request = serving.codec.decode(body, None if length is None else header_length(length))
+            told = headers.get(HEADER_LENGTH)
+            request = serving.codec.decode(body, None if told is None else header_length(told))
             serving.batcher.submit(HttpCall(self._model, serving.codec, exchange, request))
         except RequestError as error:
             refuse(self._model, exchange, error)
@@ -146,6 +151,10 @@ class HttpCall(InferCall):
         self._codec = codec
         self._exchange = exchange
         exchange.on_abandoned = self.abandon
+
+    def headers(self) -> dict[bytes, bytes]:
+        """See `InferCall`."""
+        return self._exchange.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""
@@ -179,15 +188,17 @@ def refuse_loading(exchange: Exchange) -> None:
     raise RequestError(501, LOAD_REFUSED)
 
 
+@lru_cache(CACHED_LENGTHS)
 def header_length(value: bytes) -> int:
     """The length of the JSON before binary tensors, from its header."""
-    if not value.isdigit():
+    length = read_length(value)
+    if length is None:
         raise RequestError(
             400,
             "Inference-Header-Content-Length wants a number of bytes, got "
             f"{value.decode('latin-1')!r}",
         )
-    return int(value)
+    return length
 
 
 def normal_path(target: bytes) -> bytes:

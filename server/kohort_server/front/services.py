@@ -15,7 +15,9 @@ from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import InferRequest
 from kohort_server.front.grpc import STATUSES, UNKNOWN, GrpcStream, Method
 from kohort_server.front.grpc_codec import GrpcCodec
+from kohort_server.front.hpack import Headers
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
+from kohort_server.logs import trace_of
 from kohort_server.rpc import descriptors, protobuf
 from kohort_server.rpc.protobuf import Message, ProtobufError
 from kohort_server.rpc.schema import FILES
@@ -93,8 +95,8 @@ class Services:
         except RequestError as error:
             refuse(self._model, stream, error)
         except Exception:
-            log.exception("a ModelInfer failed")
-            refuse(self._model, stream, RequestError(500, "the server failed; its log says why"))
+            log.exception("a ModelInfer failed", extra=trace_of(stream.headers))
+            refuse(self._model, stream, failed())
 
     def _stream_infer(self, stream: GrpcStream, message: Message) -> None:
         if stream.context is None:
@@ -110,6 +112,10 @@ class Services:
             serving.batcher.submit(call)
         except RequestError as error:
             refuse_in_stream(self._model, conversation, place, identity, error)
+        except Exception:
+            trace = trace_of(stream.headers)
+            log.exception("a request of a ModelStreamInfer failed", extra=trace)
+            refuse_in_stream(self._model, conversation, place, identity, failed())
 
     # Health.
 
@@ -157,6 +163,11 @@ def unary(name: str, answer: Callable[[Values], Values]) -> Callable[[GrpcStream
     return handle
 
 
+def failed() -> RequestError:
+    """What a client is told of a fault of the server's own."""
+    return RequestError(500, "the server failed; its log says why")
+
+
 def refuse_loading(asked: Values) -> Values:
     """Neither loads nor unloads."""
     raise RequestError(501, LOAD_REFUSED)
@@ -175,6 +186,10 @@ class GrpcCall(InferCall):
         self._codec = codec
         self._stream = stream
         stream.on_abandoned = self.abandon
+
+    def headers(self) -> Headers:
+        """See `InferCall`."""
+        return self._stream.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""
@@ -254,6 +269,10 @@ class StreamedCall(InferCall):
         self._conversation = conversation
         self._place = place
         place.call = self
+
+    def headers(self) -> Headers:
+        """See `InferCall`."""
+        return self._conversation.stream.headers
 
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""

@@ -59,6 +59,10 @@ def unpack_bytes(name: str, data: bytes | memoryview, count: int) -> list[bytes]
     elements: list[bytes] = []
     at = 0
     while at < len(data):
+        if len(elements) == count:
+            raise RequestError(
+                400, f'input "{name}": more strings than the {count} that its shape wants'
+            )
         start = at + LENGTH_PREFIX
         end = start + int.from_bytes(data[at:start], "little")
         if end > len(data) or start > len(data):

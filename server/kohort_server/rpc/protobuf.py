@@ -21,10 +21,21 @@ FLOATS = {"double": (FIXED64, "<f8"), "float": (FIXED32, "<f4")}
 INTEGERS = {"bool": "?", "int32": "<i4", "int64": "<i8", "uint32": "<u4", "uint64": "<u8"}
 MOST_VARINT_BYTES = 10
 DEEPEST = 32  # messages within messages
+MOST_FIELDS = 100_000  # of a message with all in it: each takes about a microsecond
 
 
 class ProtobufError(Exception):
     """Bytes that are no message."""
+
+
+class Bounds:
+    """What one message with all in it may still hold, and how deep in it something is."""
+
+    __slots__ = ("depth", "fields")
+
+    def __init__(self) -> None:
+        self.fields = MOST_FIELDS
+        self.depth = 0
 
 
 def read_varint(data: Message, at: int) -> tuple[int, int]:
@@ -39,11 +50,18 @@ def read_varint(data: Message, at: int) -> tuple[int, int]:
     raise ProtobufError("the message ends within a number, or a number is too long")
 
 
-def fields(data: Message) -> Iterable[tuple[int, int, Any]]:
+def fields(data: Message, bounds: Bounds) -> Iterable[tuple[int, int, Any]]:
     """(number, wire type, value) of every field in order; a delimited value is a piece of `data`."""
     at = 0
-    while at < len(data):
-        tag, at = read_varint(data, at)
+    end = len(data)
+    while at < end:
+        bounds.fields -= 1
+        if bounds.fields < 0:
+            raise ProtobufError(f"it has more than {MOST_FIELDS} fields; send tensors raw")
+        tag = data[at]  # one byte for most fields
+        at += 1
+        if tag >= 0x80:
+            tag, at = read_varint(data, at - 1)
         wire = tag & 7
         value: Any
         if wire == VARINT:
@@ -56,38 +74,42 @@ def fields(data: Message) -> Iterable[tuple[int, int, Any]]:
             value, at = data[at : at + size], at + size
         else:
             raise ProtobufError(f"wire type {wire} is not supported")
-        if at > len(data):
+        if at > end:
             raise ProtobufError("the message ends within a field")
         yield tag >> 3, wire, value
 
 
-def decode(name: str, data: Message, depth: int = 0) -> dict[str, Any]:
+def decode(name: str, data: Message, bounds: Bounds | None = None) -> dict[str, Any]:
     """A message by its full name; fields that the schema does not have are passed over."""
-    if depth > DEEPEST:
+    bounds = bounds or Bounds()
+    bounds.depth += 1
+    if bounds.depth > DEEPEST:
         raise ProtobufError("messages are nested too deeply")
     known = {field.number: field for field in message(name)}
     pieces: dict[Field, list[tuple[int, Any]]] = {}
-    for number, wire, value in fields(data):
+    for number, wire, value in fields(data, bounds):
         if field := known.get(number):
             pieces.setdefault(field, []).append((wire, value))
-    return {field.name: decode_field(field, found, depth) for field, found in pieces.items()}
+    told = {field.name: decode_field(field, found, bounds) for field, found in pieces.items()}
+    bounds.depth -= 1
+    return told
 
 
-def decode_field(field: Field, pieces: list[tuple[int, Any]], depth: int) -> Any:
+def decode_field(field: Field, pieces: list[tuple[int, Any]], bounds: Bounds) -> Any:
     """A field's value from all its occurrences."""
     if field.mapped:
-        return dict(decode_entry(field, value, depth) for _, value in pieces)
+        return dict(decode_entry(field, value, bounds) for _, value in pieces)
     if field.kind in FLOATS or field.kind in INTEGERS:
         numbers = [decode_numbers(field.kind, wire, value) for wire, value in pieces]
         array = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
         if field.repeated:
             return array
         return array[-1].item() if len(array) else 0
-    values = [decode_value(field.kind, wire, value, depth) for wire, value in pieces]
+    values = [decode_value(field.kind, wire, value, bounds) for wire, value in pieces]
     return values if field.repeated else values[-1]
 
 
-def decode_value(kind: str, wire: int, value: Any, depth: int) -> Any:
+def decode_value(kind: str, wire: int, value: Any, bounds: Bounds) -> Any:
     """A string, bytes, an enum or a message."""
     if (names := enum_values(kind)) is not None:
         return names[value] if wire == VARINT and value < len(names) else names[0]
@@ -98,19 +120,19 @@ def decode_value(kind: str, wire: int, value: Any, depth: int) -> Any:
             return str(value, "utf-8")
         except UnicodeDecodeError as error:
             raise ProtobufError("a string is not UTF-8") from error
-    return value if kind == "bytes" else decode(kind, value, depth + 1)
+    return value if kind == "bytes" else decode(kind, value, bounds)
 
 
-def decode_entry(field: Field, data: Any, depth: int) -> tuple[str, Any]:
+def decode_entry(field: Field, data: Any, bounds: Bounds) -> tuple[str, Any]:
     """One entry of a map."""
     key, value = "", {}
     if isinstance(data, int):
         raise ProtobufError("an entry of a map is no message")
-    for number, wire, piece in fields(data):
+    for number, wire, piece in fields(data, bounds):
         if number == 1:
-            key = decode_value("string", wire, piece, depth)
+            key = decode_value("string", wire, piece, bounds)
         elif number == 2:
-            value = decode_value(field.kind, wire, piece, depth)
+            value = decode_value(field.kind, wire, piece, bounds)
     return key, value
 
 
