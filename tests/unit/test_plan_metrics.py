@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from msgspec import structs
 
+from kohort.analysis.split import split
 from kohort.api.analysis import Analysis, Metric, MetricName
 from kohort.api.cohorts import Cohort, Step, Until
 from kohort.api.status import CohortPhase
+from kohort.observe.counters import Cell
 from tests.unit.plan_simulation import Cluster, model, serving
+
+ONE_STEP = Cohort(name="everyone", steps=(Step(weight=25, hold="30s"),))
 
 
 def test_a_slower_revision_goes_back_with_figures() -> None:
@@ -44,6 +50,24 @@ def test_a_step_waits_until_enough_clients_have_called() -> None:
         cluster.decide()
         told.append(cluster.cohort().message)
     assert any("errors waits for clients: " in m and " of 13 client slots" in m for m in told)
+    cluster.until(Cluster.finished)
+
+
+def test_an_accused_canary_stays_longer_on_its_step_but_not_for_ever() -> None:
+    """One client's requests fail: that may be the client, so that slots do not bear out any harm."""
+    cluster = serving(model(1, cohorts=(ONE_STEP,)))
+    cluster.edit(model(2, cohorts=(ONE_STEP,)))
+    cluster.until(lambda c: c.cohort().step_started_at is not None)
+    began, cohort = cluster.now, cluster.cohort()
+    shares = split(cohort.weight, cohort.salt)
+    client = Cell(cohort.canary, next(share.slot for share in shares if share.canary), None)
+    while cluster.cohort().weight == ONE_STEP.steps[0].weight:
+        for counted in cluster.counters.values():
+            counted["everyone"][client] = counted["everyone"].get(client, 0) + 20
+        cluster.tick()
+        if cluster.now - began == timedelta(seconds=60):
+            assert "stays, as it is accused: " in cluster.cohort().message
+    assert timedelta(seconds=120) <= cluster.now - began <= timedelta(seconds=140)
     cluster.until(Cluster.finished)
 
 

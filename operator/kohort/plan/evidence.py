@@ -199,12 +199,17 @@ def unproven(context: Context, cohort: CohortStatus) -> str:
     return f"proof at {proof_share(lacking, context.beta):.0%}: {lacking.message}"
 
 
+def accusation(context: Context, cohort: CohortStatus) -> str:
+    """What single requests say against the canary, though client slots do not bear it out; or empty."""
+    alpha = context.alpha(cohort)
+    accusing = (e for e in deciding(cohort) if ANALYSES[e.metric].accused(e, alpha))
+    return next((e.message for e in accusing), "")
+
+
 def unpassed(context: Context, cohort: CohortStatus) -> str:
     """What still keeps a step from passing: evidence of harm, or too little to see any; empty if nothing."""
-    alpha = context.alpha(cohort)
-    for evidence in deciding(cohort):
-        if ANALYSES[evidence.metric].accused(evidence, alpha):
-            return f"not passed: {evidence.message}"
+    if accused := accusation(context, cohort):
+        return f"not passed: {accused}"
     lacking = (
         f"harm of {metric.tolerated} of requests would not have been seen yet; {told}"
         for metric, enough, told in _visible(context, cohort)

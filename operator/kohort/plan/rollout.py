@@ -18,6 +18,9 @@ from kohort.plan.context import cut, decided, normal
 from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.turn import Change, Turn
 
+LONGEST_HOLDS = 4
+"""How many times its hold an accused canary stays on a step."""
+
 _BLIND = (
     "Kohort cannot read the counters of a Gateway API gateway (route.gatewayAPI.stepsByTime lets time "
     "alone end the steps)"
@@ -252,7 +255,19 @@ def _awaited(turn: Turn) -> str:
         return "its time is over; waits for one more look at the counters"
     if compared and step.until is Until.PASS:
         return evidence.unpassed(context, cohort)
+    if compared and context.now < _longest(cohort, end):
+        accused = evidence.accusation(context, cohort)
+        return f"stays, as it is accused: {accused}" if accused else ""
     return ""
+
+
+def _longest(cohort: CohortStatus, end: datetime) -> datetime:
+    """Until when an accused canary stays on its step, for client slots to bear it out or not.
+
+    Not for ever: where one client's requests fail, single requests may accuse a good revision.
+    """
+    began = from_time(cohort.step_started_at) if cohort.step_started_at else end
+    return began + LONGEST_HOLDS * (end - began)
 
 
 def _compared(turn: Turn) -> bool:
