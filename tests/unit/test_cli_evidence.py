@@ -77,7 +77,7 @@ def test_programs_get_points_and_figures_and_no_inner_state(halfway: Status) -> 
     assert [row["metric"] for row in told] == ["errors", "latency"]
     assert told[0]["borders"][1]["kind"] == "proof"
     assert told[0]["borders"][1]["percent"]
-    assert told[1]["slowFrom"] == 40
+    assert told[1]["slowFrom"] == 150
     assert not {"state", "slots"} & told[0].keys()
 
 

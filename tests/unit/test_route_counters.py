@@ -36,7 +36,7 @@ def test_every_request_is_counted_once_by_arm_slot_and_ending(
 ) -> None:
     lines = [
         f'{METRIC_REQUESTS}{{arm="shop/burger/{revision}",cohort="everyone",'
-        f'slot="{"" if slot is None else slot}",code="{code}/{flags}/{took}"}} {number}'
+        f'code="{code}/{flags}/{took}/{"-" if slot is None else slot}"}} {number}'
         for (revision, slot, code, flags, took), number in counted.items()
     ]
     text = "\n".join(["# TYPE x counter", *lines, "envoy_server_uptime{} 1", ""]).encode()
@@ -49,11 +49,11 @@ def test_every_request_is_counted_once_by_arm_slot_and_ending(
 
 def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
     text = "".join(
-        f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",slot="1",'
-        f'code="{code}/{flags}/{took}"}} {number}\n'
+        f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",'
+        f'code="{code}/{flags}/{took}/1"}} {number}\n'
         for code, flags, took, number in (
             ("0/-", "DC", 20000, 7),
-            ("200/-", "DC", 5, 5),
+            ("200/-", "DC", 8, 5),
             ("0/-", "UC", 0, 2),
         )
     )
@@ -63,7 +63,7 @@ def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
 
 
 def test_requests_that_reached_no_model_are_passed_over() -> None:
-    line = f'{METRIC_REQUESTS}{{arm="",cohort="",slot="",code="404/-/NR/0"}} 3\n'
+    line = f'{METRIC_REQUESTS}{{arm="",cohort="",code="404/-/NR/0/-"}} 3\n'
     assert parse(line.encode()) == {}
 
 

@@ -111,15 +111,14 @@ def _counters() -> list[Config]:
     tags = [
         _tag(LABEL_ARM, "%UPSTREAM_CLUSTER_RAW%"),
         _tag("cohort", f"%REQ({HEADER_COHORT})%"),
-        _tag("slot", f"%REQ({HEADER_SLOT})%"),
     ]
-    # One tag for all, because most requests have neither a status of gRPC nor a flag.
+    # One tag for all that is told of an answer.
     ending = "%RESPONSE_CODE%/%GRPC_STATUS(NUMBER)%/%RESPONSE_FLAGS%"
     name = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)
 
     def counter(low: int, high: int | None) -> Config:
         within = [_took("GE", low), *([] if high is None else [_took("LE", high - 1)])]
-        stat = {"name": name, "tags": [*tags, _tag("code", f"{ending}/{low}")]}
+        stat = {"name": name, "tags": [*tags, _tag("code", f"{ending}/{low}/%REQ({HEADER_SLOT})%")]}
         return {
             "filter": {"and_filter": {"filters": within}} if high is not None else within[0],
             **typed(

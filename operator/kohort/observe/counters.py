@@ -69,10 +69,9 @@ def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
     if found is None:
         return None
     key, revision = found
-    number = told.get(b"slot", b"")
-    slot = int(number) if number.isdigit() else None
     code = told.get(b"code", b"0").split(b"/")
-    http, grpc, _, took = (*code, b"", b"", b"")[:4]
+    http, grpc, _, took, number = (*code, b"", b"", b"", b"")[:5]
+    slot = int(number) if number.isdigit() else None
     bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
     cell = Cell(revision, slot, None if bad else _CLASSES.get(took, 0))
     return _cohort(key, told[b"cohort"].decode()), cell
