@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from kohort_local.binaries import BuildError, find_go
 from kohort_local.places import cache_dir
+from kohort_local.tools import BuildError, find_go
 
 MODULE = "sigs.k8s.io/gateway-api"
 GROUP = "gateway.networking.k8s.io"
