@@ -15,13 +15,14 @@ import pytest
 from kohort.act import permissions
 from kohort_local.helm import Helm, HelmError
 from kohort_local.install import namespace
+from kohort_local.prometheus_operator import PROMETHEUS_OPERATOR
+from tests.component.other_crds import install_crds
 from tests.component.test_documents import VALUES, YAML_BLOCK
 
 Kubectl = Callable[..., str]
 Json = dict[str, Any]
 NAMESPACE, SHOP, SEARCH, OTHER = "chart", "chart-shop", "chart-search", "chart-other"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:kohort-operator"
-PROMETHEUS = "monitoring.coreos.com/v1"
 PLACED = {
     "podAnnotations": {"example.com/a": "b"},
     "podLabels": {"team": "models"},
@@ -109,6 +110,7 @@ def helm() -> Helm:
 
 @pytest.fixture(scope="module", autouse=True)
 def namespaces(kubectl: Kubectl) -> Iterator[None]:
+    install_crds(kubectl, PROMETHEUS_OPERATOR)
     for name in (NAMESPACE, SHOP, SEARCH, OTHER):
         kubectl("apply", "--server-side", "-f", "-", stdin=encoded(namespace(name)))
     yield
@@ -132,14 +134,12 @@ def test_a_real_api_server_takes_what_the_chart_makes(
     objects = helm.render(NAMESPACE, MATRIX[name])
     names = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
     assert len(set(names)) == len(names)
-    # Kinds of the Prometheus operator are not known here.
-    known = [o for o in objects if o["apiVersion"] != PROMETHEUS]
     told = kubectl(
         *("apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts"),
         *("-f", "-"),
-        stdin=encoded(*known),
+        stdin=encoded(*objects),
     )
-    assert len(told.splitlines()) == len(known)
+    assert len(told.splitlines()) == len(objects)
 
 
 @pytest.mark.parametrize("name", MATRIX)

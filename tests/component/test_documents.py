@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.gateway_api_parts import install_crds
+from tests.component.other_crds import install_crds
 
 ROOT = Path(__file__).parents[2]
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
+from urllib.request import urlopen
 
+from kohort.contract import PORT_OPERATOR_STATUS
 from kohort_local.helm import RELEASE, Values
 from kohort_local.install import NAMESPACE, Installation, await_ready
 from tests.e2e.world import Model, in_thread, nobody_noticed, pod_names, until
@@ -28,6 +31,23 @@ def test_helms_own_test_calls_a_gateway(installation: Installation) -> None:
     assert "Succeeded" in told
     log = installation.kubectl("logs", "kohort-test-gateway", "--namespace", NAMESPACE)
     assert "answers 404" in log
+
+
+def test_operators_are_allowed_everything_that_they_ask_for(
+    model: Model, installation: Installation
+) -> None:
+    model.apply("v1")
+    until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
+    chosen = ("-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+    pods = installation.kubectl.get("pods", *chosen)["items"]
+    assert pods
+    for pod in pods:
+        with urlopen(f"http://{pod['status']['podIP']}:{PORT_OPERATOR_STATUS}/metrics") as page:
+            calls = re.findall(
+                r"kohort_operator_api_calls_total{code=\"(\d+)\".*", page.read().decode()
+            )
+        assert "200" in calls
+        assert "403" not in calls
 
 
 async def test_an_upgrade_under_traffic_loses_no_request_and_restarts_no_model(
