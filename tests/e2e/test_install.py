@@ -73,7 +73,7 @@ async def test_an_upgrade_under_traffic_loses_no_request_and_restarts_no_model(
 async def test_models_outlive_an_installation_and_the_next_one_goes_on_with_them(
     model: Model, installation: Installation
 ) -> None:
-    kubectl, helm = installation.kubectl, installation.helm
+    helm = installation.helm
     model.apply("v1")
     until("v1 serves both", partial(model.serves, singles="v1", batchers="v1"))
     until("two pods", lambda: model.status.get("readyReplicas") == 2)
@@ -83,8 +83,7 @@ async def test_models_outlive_an_installation_and_the_next_one_goes_on_with_them
         until("operators and gateways are gone", lambda: not pods_of_kohort(installation))
         assert model.pods() == served_by
     finally:
-        helm.upgrade(NAMESPACE, installation.values)
-        await_ready(kubectl)
+        helm.upgrade(NAMESPACE, installation.values, "--wait", "--timeout=120s")
     model.apply("v2")
     async with model.traffic() as traffic:
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
