@@ -8,7 +8,7 @@ VENV := $(CACHE)/venv/$(STAMP)
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint unit clean
+.PHONY: demo test lint unit generate manifests clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -34,6 +34,16 @@ $(VENV)/.ready:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --cache-dir $(CACHE)/pip \
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+generate: $(VENV)/.ready ## The CRD, and what the chart holds of the code
+	@$(BIN)/python -m kohort.api.crd > crds/kohort.dev_modeldeployments.yaml
+	@cp crds/kohort.dev_modeldeployments.yaml charts/kohort/files/crd.yaml
+	@$(BIN)/python -m kohort.act.permissions > charts/kohort/files/permissions.yaml
+
+manifests: $(VENV)/.ready ## The chart as plain YAML in dist/kohort.yaml
+	@mkdir -p dist
+	@$(BIN)/kohort-local manifests $(ARGS) > dist/kohort.yaml
+	@echo "kubectl apply --server-side -f dist/kohort.yaml"
 
 clean: ## Remove this checkout's environment
 	@rm -rf $(VENV)

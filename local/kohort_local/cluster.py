@@ -137,9 +137,9 @@ class Cluster:
 
         Raises:
             ClusterError: a part exited or did not become ready in time.
-            binaries.BuildError: the programs could not be built.
+            BuildError: the programs could not be built.
         """
-        programs = binaries.ensure(self._say)
+        programs = binaries.CONTROL_PLANE.ensure(self._say)
         started = time.monotonic()
         with self._locked():
             state = self._read_state()
@@ -214,7 +214,7 @@ class Cluster:
         with self._locked():
             if self._running(part):
                 return
-            layout = self._layout(state, binaries.directory())
+            layout = self._layout(state, binaries.CONTROL_PLANE.directory)
             self._start(layout, part)
             if part in CONTROL_PLANE[:2] and self._running("kube-apiserver"):
                 self._await("kube-apiserver", self._ready)
@@ -264,7 +264,7 @@ class Cluster:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _names(self, state: _State) -> list[str]:
-        return self._layout(state, binaries.directory()).names()
+        return self._layout(state, binaries.CONTROL_PLANE.directory).names()
 
     def _layout(self, state: _State, programs: Path) -> Layout:
         return Layout(

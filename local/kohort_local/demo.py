@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         cluster.down()  # what an earlier one has kept
         cluster.up(bound=not arguments.keep)
         say("cluster ready; installing two operators and two gateways")
-        installation = install(cluster.kubeconfig, cluster.node_port_range)
+        installation = install(cluster.kubeconfig, cluster.node_port_range, say=say)
         say("Kohort ready; training three models of handwritten digits")
         paths, digits = train(directory / "models")
         screen = Screen(console, say)

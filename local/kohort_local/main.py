@@ -15,9 +15,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from kohort_local.binaries import BuildError
 from kohort_local.cluster import Cluster, ClusterError, Image
 from kohort_local.places import state_directory
+from kohort_local.tools import BuildError
 
 _PLUGINS = ("install", "demo")  # each registers subcommands of its own
 _MIB = 2**20

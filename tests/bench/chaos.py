@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kohort_local import manifests
 from kohort_local.admin import AdminClient
 from kohort_local.cluster import Cluster
-from kohort_local.install import Installation, images, install
+from kohort_local.install import NAMESPACE, Installation, images, install
 from kohort_local.models import train
 from kohort_local.process import read_record
 from kohort_local.traffic import Account, Clients
@@ -106,7 +105,7 @@ class Killer:
             ready = Counter(_revision(pod) for pod in found if _ready(pod))
             pods = [p for p in found if _revision(p) not in stable or ready[_revision(p)] > 1]
         else:
-            pods = self.look.pods(manifests.NAMESPACE, f"app.kubernetes.io/component={what}")
+            pods = self.look.pods(NAMESPACE, f"app.kubernetes.io/component={what}")
             if what == "gateway" and sum(map(_ready, pods)) < len(pods):
                 return None
         pods = [pod for pod in pods if _ready(pod)]

@@ -24,7 +24,7 @@ import aiohttp
 from kohort.act import permissions
 from kohort.kube import from_kubeconfig
 from kohort_local.cluster import Cluster
-from kohort_local.gateway_api import crds
+from kohort_local.gateway_api import GATEWAY_API
 from kohort_local.kubectl import Kubectl
 from tests.bench.contour_process import running
 from tests.component.operator_parts import free_port, install, make_model, operator
@@ -118,7 +118,7 @@ async def until(what: str, look: Callable[[], bool]) -> None:
 def prepare(cluster: Cluster, contour: Path, directory: Path, gateway: int) -> Path:
     """CRDs, the Gateway and the operator's permissions; returns its kubeconfig."""
     kubectl = Kubectl(cluster.kubeconfig)
-    for path in (*crds(print), *contour.parent.glob("*crds.yaml")):
+    for path in (*GATEWAY_API.crds(print), *contour.parent.glob("*crds.yaml")):
         kubectl("apply", "--server-side", "-f", str(path))
     kubectl.apply(*manifests(gateway - PORT_OFFSET))
     return install(

@@ -25,9 +25,9 @@ from aiohttp import web
 
 from kohort.contract import PORT_OPERATOR_STATUS, PORT_SERVER
 from kohort.kube import Kube, from_kubeconfig
-from kohort_local import manifests
 from kohort_local.client import Client
 from kohort_local.cluster import Cluster
+from kohort_local.install import NAMESPACE as INSTALLED
 from kohort_local.install import images, install
 from tests.bench.figures import Page, cpu_seconds, quantile, read
 from tests.bench.pretended import PLACEMENT, PretendedNode
@@ -220,7 +220,7 @@ async def measure(cluster: Cluster, count: int, decision: float, seconds: float)
         scrape_interval=f"{SCRAPE:g}s",
     )
     found = installation.kubectl.get(
-        "pods", "-n", manifests.NAMESPACE, "-l", "app.kubernetes.io/component=operator"
+        "pods", "-n", INSTALLED, "-l", "app.kubernetes.io/component=operator"
     )
     server = f"https://127.0.0.1:{cluster.network.api_server}"
     client, calls = Client(server, cluster.state_dir / "pki", "admin"), Calls()

@@ -14,7 +14,6 @@ import pytest
 
 from kohort.act import permissions
 from kohort_local.cluster import Cluster
-from tests.component.gateway_api_parts import install_crds
 from tests.component.operator_parts import (
     OperatorProcess,
     eventually,
@@ -22,6 +21,7 @@ from tests.component.operator_parts import (
     make_model,
     operator,
 )
+from tests.component.other_crds import install_crds
 from tests.conftest import Kubectl
 
 CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"

@@ -19,7 +19,7 @@ from kohort.kube import ApiError, Kube, from_kubeconfig
 from kohort.route.gateway_api.matches import NotExpressible
 from kohort.route.gateway_api.routes import render
 from kohort_local.cluster import Cluster
-from tests.component.gateway_api_parts import install_crds
+from tests.component.other_crds import install_crds
 from tests.conftest import Kubectl
 from tests.gateway_api_tables import gateways, tables
 

@@ -377,3 +377,14 @@ async def test_a_gateway_with_a_foreign_certificate_learns_nothing(
             await until(lambda: entrance.knocked(3))
             assert "stranger" not in made.server.gateways
             assert not await stranger.ready(made.session)
+
+
+async def test_routes_are_served_where_pods_have_ipv6_alone(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "tls").issue()
+    server = RouteServer()
+    port = await server.start("::1", 0, certificates.identity)
+    try:
+        _, writer = await asyncio.open_connection("::1", port)
+        writer.close()
+    finally:
+        await server.stop(0)

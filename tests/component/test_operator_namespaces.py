@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kohort_local.cluster import Cluster
+from kohort_local.helm import Helm
 from tests.component.operator_parts import NAMESPACE, OperatorProcess, eventually, install, operator
 
 CRD = Path(__file__).parents[2] / "crds" / "kohort.dev_modeldeployments.yaml"
@@ -29,16 +30,14 @@ def running(
     account = install(kubectl, CRD, cluster.kubeconfig, directory / "operator.kubeconfig")
     for namespace in (WATCHED, OTHER):
         kubectl("create", "namespace", namespace)
-    # The same rules, but in one namespace only.
+    # What the chart gives an operator of one namespace, and nothing else.
     kubectl("delete", "clusterrolebinding", "kohort-operator")
-    kubectl(
-        "create",
-        "rolebinding",
-        "kohort-operator",
-        f"--namespace={WATCHED}",
-        "--clusterrole=kohort-operator",
-        f"--serviceaccount={NAMESPACE}:kohort-operator",
-    )
+    kubectl("delete", "rolebinding", "kohort-operator", f"--namespace={NAMESPACE}")
+    values = {"watchNamespaces": [WATCHED]}
+    for item in Helm(print).render(NAMESPACE, values):
+        if item["kind"] in ("Role", "RoleBinding"):
+            text = msgspec.json.encode(item).decode()
+            kubectl("apply", "--server-side", "-f", "-", stdin=text)
     flags = [f"--watch-namespaces={WATCHED}"]
     with operator(account, "limited", directory / "limited.log", flags) as process:
         yield process

@@ -9,16 +9,15 @@ from pathlib import Path
 import msgspec.yaml
 
 from kohort.kube import from_kubeconfig
-from kohort_local import manifests
 from kohort_local.cluster import Cluster
-from kohort_local.install import Installation, images, install
+from kohort_local.install import NAMESPACE, OPERATOR, Installation, images, install
 from tests.component.faulty_proxy import Faults, FaultyProxy
 
 THROTTLED = Faults(calls_per_second=5)
 SHORT_WATCHES = Faults(watch_seconds=1)
 GONE = Faults(watch_seconds=1, watch_error=410)
 
-OPERATOR = f"deployment/{manifests.OPERATOR}"
+DEPLOYMENT = f"deployment/{OPERATOR}"
 
 
 @contextmanager
@@ -34,9 +33,9 @@ def faulty_world(directory: Path) -> Iterator[tuple[Cluster, Installation, Fault
 
 def _redirect(installation: Installation, proxy: FaultyProxy, path: Path) -> None:
     """Lets the operator reach the API server through the proxy, with its own account as before."""
-    kubectl, namespace = installation.kubectl, manifests.NAMESPACE
+    kubectl, namespace = installation.kubectl, NAMESPACE
     config = msgspec.yaml.decode(kubectl.kubeconfig.read_bytes())
-    token = kubectl("create", "token", manifests.OPERATOR, "-n", namespace).strip()
+    token = kubectl("create", "token", OPERATOR, "-n", namespace).strip()
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
     config["clusters"][0]["cluster"] = {"server": proxy.url}
     path.write_bytes(msgspec.yaml.encode(config))
@@ -49,5 +48,5 @@ def _redirect(installation: Installation, proxy: FaultyProxy, path: Path) -> Non
             }
         ]
     ).decode()
-    kubectl("patch", OPERATOR, "-n", namespace, "--type=json", "-p", argument)
-    kubectl("rollout", "status", OPERATOR, "-n", namespace, "--timeout=60s")
+    kubectl("patch", DEPLOYMENT, "-n", namespace, "--type=json", "-p", argument)
+    kubectl("rollout", "status", DEPLOYMENT, "-n", namespace, "--timeout=60s")

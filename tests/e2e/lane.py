@@ -22,8 +22,9 @@ import msgspec
 from kohort.act.permissions import GATEWAY_SECRET, OPERATOR_SECRET
 from kohort.kube import APPLY, MERGE, ApiError, Kube, Server, from_kubeconfig
 from kohort.route.envoy.identity import Identity
-from kohort_local import manifests
 from kohort_local.cluster import Cluster
+from kohort_local.helm import Helm
+from kohort_local.install import GATEWAY, SERVER_IMAGE, local_values
 from kohort_local.kubectl import Kubectl
 from kohort_local.models import Digits
 from kohort_local.traffic import Clients
@@ -100,7 +101,7 @@ class Lane:
             )
             await proxy.start(self._routes_port)
             stack.push_async_callback(proxy.stop)
-            await asyncio.to_thread(kubectl.apply, *self._gateway())
+            await asyncio.to_thread(lambda: kubectl.apply(*self._gateway()))
             stack.push_async_callback(
                 partial(
                     asyncio.to_thread, kubectl, "delete", "namespace", self.name, "--wait=false"
@@ -121,6 +122,7 @@ class Lane:
             *PATIENT_LEASE,
             f"--namespace={self.name}",
             f"--watch-namespaces={self.name}",
+            f"--server-image={SERVER_IMAGE}",
             "--scrape-interval=500ms",
             f"--routes-port={self._own_routes}",
         )
@@ -133,18 +135,15 @@ class Lane:
 
     def _gateway(self) -> list[Json]:
         """The gateway of an installation, in this namespace."""
-        wanted = manifests.installation(
+        values = local_values(
             gateway_port=self._gateway_port,
             routes_port=self._routes_port,
             operators=0,
             gateways=1,
             scrape_interval="1s",
         )
-        return [
-            {**m, "metadata": {**m["metadata"], "namespace": self.name}}
-            for m in wanted
-            if m["metadata"]["name"] == manifests.GATEWAY
-        ]
+        rendered = Helm(lambda line: None).render(self.name, values)
+        return [found for found in rendered if found["metadata"]["name"] == GATEWAY]
 
     async def _identity(self, name: str) -> Identity:
         secret = await self.until(
@@ -256,7 +255,7 @@ class Lane:
 
     async def logs(self) -> str:
         """The ends of what operator and gateway have written."""
-        kubectl, gateway = self.model.kubectl, f"deployment/{manifests.GATEWAY}"
+        kubectl, gateway = self.model.kubectl, f"deployment/{GATEWAY}"
         told = await asyncio.to_thread(
             kubectl, "logs", gateway, f"--namespace={self.name}", "--tail=20"
         )

@@ -7,9 +7,8 @@ import random
 from functools import partial
 from typing import Any
 
-from kohort_local import manifests
 from kohort_local.cluster import Cluster
-from kohort_local.install import Installation
+from kohort_local.install import NAMESPACE, Installation
 from tests.e2e.world import (
     Model,
     in_thread,
@@ -66,9 +65,7 @@ async def test_a_gateway_that_is_deleted_loses_no_request(
 ) -> None:
     async with model.served("v1") as traffic:
         first = pod_names(installation.kubectl, "gateway")[0]
-        await asyncio.to_thread(
-            installation.kubectl, "delete", "pod", first, "-n", manifests.NAMESPACE
-        )
+        await asyncio.to_thread(installation.kubectl, "delete", "pod", first, "-n", NAMESPACE)
         before = traffic.account.total
         await in_thread("clients go on", lambda: traffic.account.total > before + 200)
     nobody_noticed(traffic.account)
@@ -160,7 +157,7 @@ async def test_of_two_operators_one_leads_and_either_can_serve_routes(
     kubectl = installation.kubectl
 
     def leader() -> str:
-        lease = kubectl.get("lease", "kohort-operator", "-n", manifests.NAMESPACE)
+        lease = kubectl.get("lease", "kohort-operator", "-n", NAMESPACE)
         return str(lease["spec"].get("holderIdentity") or "")
 
     model.apply("v1")
@@ -173,7 +170,7 @@ async def test_of_two_operators_one_leads_and_either_can_serve_routes(
         await in_thread("clients are served", lambda: traffic.account.total > 50)
         model.apply("v2")
         await in_thread("v2 has clients", lambda: model.cohort("singles").get("weight", 0) > 0)
-        await asyncio.to_thread(kubectl, "delete", "pod", first, "-n", manifests.NAMESPACE)
+        await asyncio.to_thread(kubectl, "delete", "pod", first, "-n", NAMESPACE)
         await in_thread("the other leads", lambda: leader() not in ("", first))
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
     nobody_noticed(traffic.account)

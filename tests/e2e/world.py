@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kohort_local import manifests
+from kohort_local.install import NAMESPACE
 from kohort_local.kubectl import Kubectl
 from kohort_local.models import Digits
 from kohort_local.traffic import Account, Clients, Traffic
@@ -160,9 +160,7 @@ def processes_of(*fragments: str) -> list[int]:
 
 def pod_names(kubectl: Kubectl, component: str) -> list[str]:
     """Names of the running pods of Kohort's own ``component``."""
-    found = kubectl.get(
-        "pods", "-n", manifests.NAMESPACE, "-l", f"app.kubernetes.io/component={component}"
-    )
+    found = kubectl.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")
     return [
         p["metadata"]["name"] for p in found["items"] if "deletionTimestamp" not in p["metadata"]
     ]

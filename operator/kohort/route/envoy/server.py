@@ -146,7 +146,8 @@ class RouteServer:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
         )
-        bound = server.add_secure_port(f"{address}:{port}", self._credentials())
+        host = f"[{address}]" if ":" in address else address
+        bound = server.add_secure_port(f"{host}:{port}", self._credentials())
         await server.start()
         self._server = server
         return int(bound)
