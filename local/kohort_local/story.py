@@ -12,8 +12,8 @@ NAME = "digits"
 SINGLES, BATCHERS = "singles", "batchers"
 
 GROUPS = [
-    Clients(SINGLES, {"x-app": "scanner"}, count=60, rows=1, period=0.6),
-    Clients(BATCHERS, {"x-app": "archive"}, count=60, rows=16, period=0.6),
+    Clients(SINGLES, {"x-app": "scanner"}, count=120, rows=1, period=1.2),
+    Clients(BATCHERS, {"x-app": "archive"}, count=120, rows=16, period=1.2),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -44,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         sys.stderr.write(f"kohort-server: cannot listen on port {options.port}: {error}\n")
         status = 1
-    sys.stderr.flush()
-    sys.stdout.flush()
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(OSError):  # nobody can be told any more
+            stream.flush()
     # A model that is still being loaded in its thread must not hold up, or crash, the exit.
     os._exit(status)
 

@@ -33,7 +33,12 @@ def until(what: str, condition: Callable[[], Any], timeout: float = 90) -> Any:
         if value := condition():
             return value
         time.sleep(0.1)
-    pytest.fail(f"after {timeout:.0f} s still not true: {what}")
+    model = getattr(getattr(condition, "func", None), "__self__", None)
+    told = ""
+    if isinstance(model, Model):
+        cohorts = {c["name"]: c.get("message") for c in model.status.get("cohorts", [])}
+        told = f"; {model.name} says: {model.status.get('message')}; {cohorts}; {model.pods()}"
+    pytest.fail(f"after {timeout:.0f} s still not true: {what}{told}")
 
 
 async def in_thread(what: str, condition: Callable[[], Any], within: float = 90) -> None:
