@@ -439,7 +439,7 @@ async def test_requests_are_counted_by_how_long_they_took(
         for cell, number in cells.items():
             assert cell.took is not None
             took[TOOK_MS[cell.took]] += number
-        late = took[200] + took[300] == 2 and took[1000] + took[1500] == 1
+        late = took[150] + took[270] == 2 and took[1000] + took[2000] == 1
         return late and took.total() == sum(waits.values())
 
     await until(counted)
