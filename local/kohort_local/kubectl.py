@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from kohort_local.program import run
 
 
 class KubectlError(Exception):
@@ -35,18 +36,8 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         """Standard output of ``kubectl ARGUMENTS``."""
-        done = subprocess.run(
-            [program("kubectl"), *arguments],
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            raise KubectlError(done.stderr.strip() or done.stdout.strip())
-        return done.stdout
+        command = [program("kubectl"), *arguments]
+        return run(command, self.environment, KubectlError, stdin=stdin, timeout=timeout)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kohort_local.program import run
 from kohort_local.tools import Tools
 
 VERSION = "4.2.4"
@@ -50,18 +50,8 @@ class Helm:
     def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 180) -> str:
         """Standard output of ``helm ARGUMENTS``."""
         cluster = {"KUBECONFIG": str(self._kubeconfig)} if self._kubeconfig else {}
-        done = subprocess.run(
-            [str(self._program), *arguments],
-            env={**os.environ, **cluster},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            raise HelmError(done.stderr.strip() or done.stdout.strip())
-        return done.stdout
+        command, environment = [str(self._program), *arguments], {**os.environ, **cluster}
+        return run(command, environment, HelmError, stdin=stdin, timeout=timeout)
 
     def upgrade(self, namespace: str, values: Values, *options: str) -> str:
         """Installs the chart, or upgrades what is installed; what Helm prints."""

@@ -13,10 +13,9 @@ from datetime import datetime
 from itertools import repeat
 from operator import add, sub
 
-import msgspec
 from msgspec import Struct, structs
 
-from kohort.analysis import wording
+from kohort.analysis import persisted, wording
 from kohort.analysis.betting import log_mean
 from kohort.analysis.confirming import LOOK_GROWTH, Look, look
 from kohort.analysis.distortions import DISTORTIONS, raised
@@ -252,16 +251,13 @@ def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
 
 def encode(state: State) -> str:
     """A state as it stands in status."""
-    return FORMAT + msgspec.json.encode(state).decode()
+    return persisted.written(state, FORMAT)
 
 
 def decode(text: str) -> State | None:
     """The state, or None for what this version did not write."""
-    if not text.startswith(FORMAT):
-        return None
-    try:
-        state = msgspec.json.decode(text.removeprefix(FORMAT), type=State)
-    except msgspec.MsgspecError:
+    state = persisted.read(text, State, FORMAT)
+    if state is None:
         return None
     rows = (state.canary_read, state.stable_read, state.canary, state.stable, state.reference)
     fits = len(state.logs) == len(DISTORTIONS) and all(len(row) == CLASSES for row in rows)

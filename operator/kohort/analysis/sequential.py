@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct, structs
 
-from kohort.analysis import wording
+from kohort.analysis import persisted, wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
 from kohort.analysis.confirming import LOOK_GROWTH, Look, level, look
 from kohort.analysis.counting import Counters, new_requests, snapshot
@@ -282,16 +282,13 @@ def _added(tally: Tally, count: Count) -> Tally:
 
 def encode(state: State) -> str:
     """A state as it stands in status."""
-    return FORMAT + msgspec.json.encode(state).decode()
+    return persisted.written(state, FORMAT)
 
 
 def decode(text: str) -> State | None:
     """The state, or None for what this version did not write."""
-    if not text.startswith(FORMAT):
-        return None
-    try:
-        state = msgspec.json.decode(text.removeprefix(FORMAT), type=State)
-    except msgspec.MsgspecError:
+    state = persisted.read(text, State, FORMAT)
+    if state is None:
         return None
     fits = len(state.harm) == len(HARM_BETS) and len(state.proof) == len(PROOF_BETS)
     return state if fits else None

@@ -9,7 +9,6 @@ is a conversation of its own: one that is refused holds up nobody else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
 from kohort.route.envoy.catalogue import Catalogue, Model
+from kohort.route.envoy.known import GONE, Known, Refusal, Sent, note
 from kohort.route.envoy.resource import Kind, Resource, owner
 from kohort.route.table import ModelKey
 
@@ -25,57 +25,7 @@ Response: TypeAlias = discovery_pb2.DeltaDiscoveryResponse
 
 WILDCARD = "*"
 MAX_MESSAGE = 500
-GONE = ""
-"""The version of a resource that was taken away."""
-
 _WILD_KINDS = (Kind.CLUSTER, Kind.SCOPE)
-
-
-def _by_kind() -> dict[Kind, dict[str, str]]:
-    return {kind: {} for kind in Kind}
-
-
-@dataclass
-class Known:
-    """What one gateway knows of one model: versions by name.
-
-    ``sent``: the newest that it was sent. ``held``: the newest that it has taken.
-    ``waiting``: responses that it has not answered yet, by kind.
-    """
-
-    sent: dict[Kind, dict[str, str]] = field(default_factory=_by_kind)
-    held: dict[Kind, dict[str, str]] = field(default_factory=_by_kind)
-    waiting: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing left to remember."""
-        return not any(self.waiting.values()) and not any(self.sent.values())
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A response on its way: versions by name, ``GONE`` for what it takes away."""
-
-    kind: Kind
-    versions: Mapping[str, str]
-
-    @property
-    def owners(self) -> set[ModelKey]:
-        """The models that it speaks of."""
-        return {owner(name) for name in self.versions}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A model whose configuration a gateway did not take, and what it said.
-
-    ``version``: of the route table that the refused part is for.
-    """
-
-    key: ModelKey
-    version: str
-    message: str
 
 
 class Exchange:
@@ -155,7 +105,7 @@ class Exchange:
                 known = self._known[owner(name)]
                 # What was taken away or has to be asked for again since is not held any more.
                 if version == GONE or name in known.sent[sent.kind]:
-                    _note(known.held[sent.kind], name, version)
+                    note(known.held[sent.kind], name, version)
             return owners, []
         if len(owners) > 1:
             return owners, [sent]
@@ -404,7 +354,7 @@ class Exchange:
         self._in_flight[nonce] = sent
         for name, version in versions.items():
             known = self._known[owner(name)]
-            _note(known.sent[kind], name, version)
+            note(known.sent[kind], name, version)
             if kind is Kind.CLUSTER:
                 # A changed cluster waits for its endpoints without asking for them again, and one
                 # that comes back is only warm when it was taken again.
@@ -415,13 +365,6 @@ class Exchange:
         for key in sent.owners:
             self._known[key].waiting[kind] += 1
         return response
-
-
-def _note(versions: dict[str, str], name: str, version: str) -> None:
-    if version == GONE:
-        versions.pop(name, None)
-    else:
-        versions[name] = version
 
 
 def _ways(model: Model) -> Mapping[str, Resource]:
