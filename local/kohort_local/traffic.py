@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
@@ -19,6 +19,9 @@ from kohort.contract import HEADER_COHORT, HEADER_REVISION
 from kohort_local.models import PIXELS, Digits
 
 TIMEOUT_SECONDS = 10.0
+# Between one try and the next, as clients' own libraries do it. All together are less than it may take
+# until nobody is sent to a gateway any more that was killed.
+RESEND_SECONDS = (0.0, 0.1, 0.2, 0.4, 0.8)
 
 
 class Outcome(StrEnum):
@@ -107,12 +110,20 @@ class Account:
         )
 
 
+class Sessions(NamedTuple):
+    """How a client connects: ``kept`` keeps connections, ``fresh`` makes one for each request."""
+
+    kept: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession
+
+
 class Traffic:
     """Sends requests of several groups of clients to one model until stopped.
 
     ``base_url`` is the gateway's; the model is addressed by path. Requests already sent when it is
     stopped are waited for, so that none is unaccounted for. A request is sent once, unless ``resend``:
-    then one whose connection broke before an answer is sent once more, on a new one, and counted as cut.
+    then one whose connection broke before an answer is counted as cut and sent again, on a new one, a few
+    times.
     """
 
     def __init__(
@@ -134,15 +145,12 @@ class Traffic:
         self._random = random.Random(seed)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: Sessions | None = None
 
     async def __aenter__(self) -> Traffic:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-        )
+        sessions = self._sessions = Sessions(*map(_session, (False, True)))
         self._tasks = [
-            asyncio.create_task(self._client(self._session, group, client))
+            asyncio.create_task(self._client(sessions, group, client))
             for group in self._groups
             for client in group.ids()
         ]
@@ -151,10 +159,10 @@ class Traffic:
     async def __aexit__(self, *_: object) -> None:
         self._stopping.set()
         await asyncio.gather(*self._tasks)
-        if self._session:
-            await self._session.close()
+        for session in self._sessions or ():
+            await session.close()
 
-    async def _client(self, session: aiohttp.ClientSession, group: Clients, client: str) -> None:
+    async def _client(self, sessions: Sessions, group: Clients, client: str) -> None:
         next_at = time.monotonic() + self._random.random() * group.period
         while not self._stopping.is_set():
             delay = next_at - time.monotonic()
@@ -165,23 +173,25 @@ class Traffic:
                 except TimeoutError:
                     pass
             next_at = max(next_at + group.period, time.monotonic() - 1)
-            self.account.add(await self._answer(session, group, client))
+            self.account.add(await self._answer(sessions, group, client))
 
-    async def _answer(self, session: aiohttp.ClientSession, group: Clients, client: str) -> Answer:
+    async def _answer(self, sessions: Sessions, group: Clients, client: str) -> Answer:
         """What becomes of a request, in the end."""
-        try:
-            return await self._send(session, group, client)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            broke = isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
-            if not (self.resend and broke and not isinstance(error, TimeoutError)):
-                return _unanswered(group, client, error)
+        session = sessions.kept
+        for pause in (*(RESEND_SECONDS if self.resend else ()), None):
+            try:
+                return await self._send(session, group, client)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                broke = isinstance(
+                    error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError
+                )
+                if pause is None or not broke or isinstance(error, TimeoutError):
+                    return _unanswered(group, client, error)
             self.account.cut.append(time.monotonic())
-        try:
+            await asyncio.sleep(pause)
             # A gateway that died took all connections with it: one that is kept may be dead as well.
-            async with aiohttp.ClientSession(timeout=session.timeout) as fresh:
-                return await self._send(fresh, group, client)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _unanswered(group, client, error)
+            session = sessions.fresh
+        raise AssertionError("the last try always returns")
 
     async def _send(self, session: aiohttp.ClientSession, group: Clients, client: str) -> Answer:
         first = self._random.randrange(len(self._digits.labels) - group.rows)
@@ -206,6 +216,13 @@ class Traffic:
         if response.status < 500 and revision:
             return replace(answer, outcome=Outcome.REFUSED, detail=detail)
         return replace(answer, outcome=Outcome.LOST, misrouted=False, detail=detail)
+
+
+def _session(fresh: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=fresh),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+    )
 
 
 def _unanswered(group: Clients, client: str, error: Exception) -> Answer:

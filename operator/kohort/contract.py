@@ -54,10 +54,12 @@ UNITS_PER_SLOT = 100
 WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 
 # The gateway's counters as Prometheus shows them: one per (arm, cohort, code), where an arm is
-# NAMESPACE/NAME/REVISION, and a code is HTTP/GRPC/FLAGS/TOOK/SLOT: 503/-/UF/0/- is an answer of HTTP that
-# has no status of gRPC and that Envoy gave itself, as its flags say; 200/13/-/25/7 is a failed call of
-# gRPC. TOOK is the greatest of the milliseconds of ``TOOK_MS`` that the request took at least: each class
-# costs every request a look at the time. SLOT is that of the client, or ``-`` outside a rollout.
+# NAMESPACE/NAME/REVISION, with /FALLBACK where another revision answers what this one's pods do not, and
+# a code is HTTP/GRPC/FLAGS/TOOK/SLOT/BY: 503/-/UF/0/-/- is an answer of HTTP that has no status of gRPC and
+# that Envoy gave itself, as its flags say; 200/13/-/25/7/REVISION is a failed call of gRPC. TOOK is the
+# greatest of the milliseconds of ``TOOK_MS`` that the request took at least: each class costs every
+# request a look at the time. SLOT is that of the client, or ``-`` outside a rollout. BY is the revision that
+# was last asked.
 METRIC_REQUESTS = "envoy_kohort_requests"
 LABEL_ARM = "arm"
 TOOK_MS = (0, 1, 2, 4, 8, 15, 25, 45, 80, 150, 270, 500, 1000, 2000, 4000, 10_000)

@@ -47,6 +47,26 @@ def test_every_request_is_counted_once_by_arm_slot_and_ending(
     assert parse(text).get((KEY, "everyone"), {}) == expected
 
 
+def test_a_request_that_a_canary_did_not_take_failed_there_though_the_fallback_answered() -> None:
+    text = "".join(
+        f'{METRIC_REQUESTS}{{arm="{arm}",cohort="everyone",code="{http}/-/-/8/3/{by}"}} {number}\n'
+        for arm, http, by, number in (
+            ("shop/burger/r2/r1", 200, "r2", 120),
+            ("shop/burger/r2/r1", 200, "r1", 7),
+            ("shop/burger/r2/r1", 503, "r1", 2),
+            ("shop/burger/r1", 200, "r1", 9),
+        )
+    )
+    assert parse(text.encode()) == {
+        (KEY, "everyone"): {
+            Cell("r2", 3, 4): 120,
+            Cell("r2", 3, None, fell_back=True): 7,
+            Cell("r2", 3, None): 2,
+            Cell("r1", 3, 4): 9,
+        }
+    }
+
+
 def test_a_client_that_gives_up_waiting_counts_as_failed() -> None:
     text = "".join(
         f'{METRIC_REQUESTS}{{arm="shop/burger/r1",cohort="everyone",'

@@ -15,7 +15,7 @@ from kohort.route.envoy.clusters import cluster_name
 from kohort.route.envoy.exchange import Exchange, Response
 from kohort.route.envoy.resource import Kind, owner
 from kohort.route.envoy.scopes import STAGE, routes_name
-from kohort.route.table import CohortRoute, Endpoint, Endpoints, ModelKey, RouteTable
+from kohort.route.table import CohortRoute, Endpoint, Endpoints, ModelKey, RouteTable, Target
 
 KEYS = tuple(ModelKey("shop", name) for name in ("a", "b", "c"))
 REVISIONS = ("r1", "r2", "r3")
@@ -250,16 +250,21 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def in_the_end_the_gateway_has_what_is_published_and_nothing_else(self) -> None:
         self.settle()
+        published = tuple(self.published.values())
         wanted = {
-            cluster_name(key, revision)
-            for key, published in self.published.items()
-            for revision in published.revisions
+            cluster_name(table.key, target) for table in published for target in table.targets
         }
         prepared = [m for key in KEYS if (m := self.catalogue.prepared(key)) is not None]
-        kept = {cluster_name(model.key, r) for model in prepared for r in model.table.revisions}
+        kept = {cluster_name(model.key, t) for model in prepared for t in model.table.targets}
         in_force = {key: name_of(published) for key, published in self.published.items()}
         assert self.gateway.in_force() == in_force
-        assert self.gateway.routed_clusters() == wanted
+        assert self.gateway.routed_clusters() == {
+            cluster_name(table.key, target)
+            for table in published
+            for cohort in table.cohorts
+            for target in (Target(cohort.stable), Target(cohort.canary, cohort.stable))
+            if target.revision
+        }
         assert set(self.gateway.has[Kind.CLUSTER]) == wanted | kept
         assert set(self.gateway.has[Kind.ROUTES]) == {
             *in_force.values(),
@@ -303,7 +308,7 @@ def test_a_refused_table_leaves_its_model_as_it_was_and_others_alone() -> None:
         catalogue.publish(table(key, "r1", "r2", 50), {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
         settle(exchange, gateway, exchange.update(key))
     assert gateway.in_force()[KEYS[0]] == before
-    assert cluster_name(KEYS[1], "r2") in gateway.routed_clusters()
+    assert cluster_name(KEYS[1], Target("r2", "r1")) in gateway.routed_clusters()
     assert [refusal.key for refusal in exchange.refusals] == [KEYS[0]]
 
     catalogue.publish(table(KEYS[0], "r1", "r2", 25), {"r1": (ENDPOINT,)})
@@ -324,12 +329,12 @@ def test_a_model_that_cannot_be_rendered_stays_as_it_was_and_holds_up_no_other()
     for key in KEYS:
         settle(exchange, gateway, exchange.update(key))
     assert gateway.in_force()[KEYS[0]] == before
-    assert cluster_name(KEYS[1], "r2") in gateway.routed_clusters()
+    assert cluster_name(KEYS[1], Target("r2", "r1")) in gateway.routed_clusters()
     assert {refusal.key for refusal in exchange.refusals} == {KEYS[0]}
 
     late = GatewayModel()
     connected(catalogue, late)
-    assert cluster_name(KEYS[1], "r2") in late.routed_clusters()
+    assert cluster_name(KEYS[1], Target("r2", "r1")) in late.routed_clusters()
 
     mended = table(KEYS[0], "r1", "r2", 50)
     catalogue.publish(mended, {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
@@ -427,9 +432,9 @@ def test_a_refused_cluster_does_not_keep_a_new_gateway_from_the_other_models() -
     catalogue, gateway = Catalogue(), GatewayModel()
     for key in KEYS:
         catalogue.publish(table(key, "r1", "", 0), {"r1": (ENDPOINT,)})
-    gateway.refuses = {cluster_name(KEYS[0], "r1")}
+    gateway.refuses = {cluster_name(KEYS[0], Target("r1"))}
     connected(catalogue, gateway)
-    assert gateway.routed_clusters() == {cluster_name(key, "r1") for key in KEYS[1:]}
+    assert gateway.routed_clusters() == {cluster_name(key, Target("r1")) for key in KEYS[1:]}
 
 
 def test_a_new_gateway_hears_of_all_models_at_once() -> None:
@@ -478,7 +483,8 @@ def test_a_gateway_that_returns_is_sent_only_what_changed() -> None:
     wanted = catalogue.get(KEYS[1])
     assert wanted is not None
     assert sent == {
-        cluster_name(KEYS[1], "r2"),
+        cluster_name(KEYS[1], Target("r2")),
+        cluster_name(KEYS[1], Target("r2", "r1")),
         wanted.stage.name,
         wanted.routes_name,
         *wanted.scopes,
@@ -532,7 +538,7 @@ def test_no_table_is_sent_before_its_clusters_are_there() -> None:
     catalogue.publish(table(KEYS[0], "r1", "", 0), {"r1": (ENDPOINT,)})
     exchange = connected(catalogue, gateway)
     before = gateway.in_force()
-    gateway.refuses = {cluster_name(KEYS[0], "r2")}
+    gateway.refuses = {cluster_name(KEYS[0], Target("r2"))}
     for following in (table(KEYS[0], "r1", "r2", 5), table(KEYS[0], "r2", "", 0)):
         catalogue.publish(following, {"r1": (ENDPOINT,), "r2": (ENDPOINT,)})
         settle(exchange, gateway, exchange.update(KEYS[0]))

@@ -24,9 +24,10 @@ from kohort.route.envoy.clusters import cluster, cluster_name, load_assignment
 from kohort.route.envoy.resource import Resource, owner
 from kohort.route.envoy.routes import merged, route_configuration
 from kohort.route.envoy.scopes import scopes, stage
-from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable
+from kohort.route.table import CohortRoute, Endpoint, HeaderMatch, ModelKey, RouteTable, Target
 
 KEY = ModelKey("shop", "burger")
+STABLE, CANARY = cluster_name(KEY, Target("r1")), cluster_name(KEY, Target("r2", "r1"))
 values = st.text("abc.*|(", min_size=1, max_size=4)
 matches = st.lists(
     st.lists(
@@ -109,11 +110,11 @@ def test_a_split_names_the_arm_and_the_slot_of_every_entry(weight: int) -> None:
     assert SLOTS <= len(entries) <= SLOTS + 1
     slots = []
     for entry in entries:
-        assert entry.name in {cluster_name(KEY, "r1"), cluster_name(KEY, "r2")}
+        assert entry.name in {STABLE, CANARY}
         slots.append(slot_of(entry))
     assert slots == sorted(slots)
     canary = {s.slot for s in split(weight, "salt") if s.canary}
-    assert canary == {slot_of(e) for e in entries if e.name == cluster_name(KEY, "r2")}
+    assert canary == {slot_of(e) for e in entries if e.name == CANARY}
 
 
 def test_clients_are_told_apart_by_their_key_as_it_is_so_that_hashing_costs_least() -> None:
@@ -127,16 +128,26 @@ def test_clients_are_told_apart_by_their_key_as_it_is_so_that_hashing_costs_leas
 
 def test_a_split_tells_the_revision_by_the_other_name_of_its_cluster() -> None:
     (route,) = routes(cohort()).virtual_hosts[0].routes
-    for added in (route.request_headers_to_add, route.response_headers_to_add):
-        told = {header.header.key: header.header.value for header in added}
-        assert told == {HEADER_COHORT: "everyone", HEADER_REVISION: "%UPSTREAM_CLUSTER%"}
-    read = cluster_pb2.Cluster.FromString(cluster(KEY, "r2").content)
-    assert (read.name, read.alt_stat_name) == (cluster_name(KEY, "r2"), "r2")
+    told = {header.header.key: header.header.value for header in route.request_headers_to_add}
+    assert told == {HEADER_COHORT: "everyone", HEADER_REVISION: "%UPSTREAM_CLUSTER%"}
+    read = cluster_pb2.Cluster.FromString(cluster(KEY, Target("r2", "r1")).content)
+    assert (read.name, read.alt_stat_name) == (CANARY, "r2")
+
+
+def test_behind_the_pods_of_a_canary_stand_those_of_its_stable_revision() -> None:
+    ready = {"r1": (Endpoint("10.0.0.1", 80),), "r2": (Endpoint("10.0.0.2", 80),)}
+    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(
+        load_assignment(KEY, Target("r2", "r1"), ready).content
+    )
+    assert [
+        (group.priority, [e.endpoint.hostname for e in group.lb_endpoints])
+        for group in assignment.endpoints
+    ] == [(0, ["r2"]), (1, ["r1"])]
 
 
 def test_a_cohort_outside_a_rollout_has_one_cluster_and_no_slots() -> None:
     (route,) = routes(CohortRoute("everyone", (), "r1", "", 0, "")).virtual_hosts[0].routes
-    assert route.route.cluster == cluster_name(KEY, "r1")
+    assert route.route.cluster == STABLE
     assert not route.typed_per_filter_config
     assert not route.route.hash_policy
     added = {header.header.key: header.header.value for header in route.response_headers_to_add}
@@ -164,7 +175,7 @@ def test_who_asks_for_the_preview_gets_it_within_the_cohort_and_is_counted_apart
         assert counted[HEADER_COHORT] == own + "/preview" * previews
         assert told[HEADER_COHORT] == own
         if previews:
-            assert route.route.cluster == cluster_name(KEY, "r2")
+            assert route.route.cluster == cluster_name(KEY, Target("r2"))
             assert told[HEADER_REVISION] == counted[HEADER_REVISION] == "r2"
 
 
@@ -212,21 +223,22 @@ def test_no_request_can_take_the_stage(path: str, host: str) -> None:
 
 def test_equal_endpoints_are_equal_in_any_order() -> None:
     a, b = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
-    assert load_assignment(KEY, "r1", (a, b)) == load_assignment(KEY, "r1", (b, a, b))
-    read = endpoint_pb2.ClusterLoadAssignment.FromString(load_assignment(KEY, "r1", (a, b)).content)
+    alone = Target("r1")
+    one = load_assignment(KEY, alone, {"r1": (a, b)})
+    assert one == load_assignment(KEY, alone, {"r1": (b, a, b), "r2": (a,)})
+    read = endpoint_pb2.ClusterLoadAssignment.FromString(one.content)
     assert len(read.endpoints[0].lb_endpoints) == 2
 
 
 def test_every_resource_says_whose_it_is() -> None:
     table = RouteTable(KEY, "x-client-id", (cohort(),))
     for resource in (
-        cluster(KEY, "r1"),
-        load_assignment(KEY, "r1", ()),
+        cluster(KEY, Target("r1")),
+        cluster(KEY, Target("r2", "r1")),
+        load_assignment(KEY, Target("r2", "r1"), {}),
         route_configuration(table),
         *scopes(KEY, "v1"),
         stage(KEY, "v1"),
     ):
         assert owner(resource.name) == KEY
-    assert cluster_pb2.Cluster.FromString(cluster(KEY, "r1").content).name == cluster_name(
-        KEY, "r1"
-    )
+    assert cluster_pb2.Cluster.FromString(cluster(KEY, Target("r1")).content).name == STABLE

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kohort.analysis.reading import SlotTotals, packed, unpacked
 from kohort.analysis.split import canary_slots
 from kohort.observe.counters import Cell
-from kohort.observe.slots import SlotLedger, Split
+from kohort.observe.slots import FORGIVEN_SECONDS, SlotLedger, Split
 from kohort.route.table import ModelKey
 
 COHORT = (ModelKey("shop", "burger"), "everyone")
@@ -97,6 +97,24 @@ def test_every_rollout_counts_anew_under_another_name() -> None:
     third = ledger.take(COHORT, "pepper", 0, counts(a=30))
     assert totals(third) == (0, 0)
     assert third.counter != second.counter
+
+
+def test_a_canary_is_forgiven_that_its_pods_were_gone_but_not_for_long() -> None:
+    now = 1000.0
+    ledger = SlotLedger(lambda: now)
+    seen = 0
+    for seconds, fell_back, blamed in (
+        (0, 0, 0),
+        (500, 10, 0),
+        (FORGIVEN_SECONDS - 1, 30, 0),
+        (2, 45, 15),
+        (500, 50, 20),
+    ):
+        now += seconds
+        seen += 100
+        counted = {"a": {Cell("v2", 3, 5): seen, Cell("v2", 3, None, True): fell_back}}
+        slots = ledger.take(COHORT, "salt", 5, counted).now
+        assert (slots.requests[3], slots.failed[3]) == (seen - 100 + blamed, blamed)
 
 
 CANARY, BORDER = canary_slots(5, "salt")

@@ -114,11 +114,12 @@ def _counters() -> list[Config]:
     ]
     # One tag for all that is told of an answer.
     ending = "%RESPONSE_CODE%/%GRPC_STATUS(NUMBER)%/%RESPONSE_FLAGS%"
+    last = f"%REQ({HEADER_SLOT})%/%UPSTREAM_HOST_NAME%"
     name = METRIC_REQUESTS.removeprefix(_EXPORTED_PREFIX)
 
     def counter(low: int, high: int | None) -> Config:
         within = [_took("GE", low), *([] if high is None else [_took("LE", high - 1)])]
-        stat = {"name": name, "tags": [*tags, _tag("code", f"{ending}/{low}/%REQ({HEADER_SLOT})%")]}
+        stat = {"name": name, "tags": [*tags, _tag("code", f"{ending}/{low}/{last}")]}
         return {
             "filter": {"and_filter": {"filters": within}} if high is not None else within[0],
             **typed(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kohort.analysis.reading import Arms, Count
 from kohort.contract import LABEL_ARM, METRIC_REQUESTS, TOOK_MS, failed, failed_grpc
-from kohort.route.table import ModelKey
+from kohort.route.table import ModelKey, Target
 
 SERIES_REMEMBERED = 1 << 17
 """Series of which it is known what they count; to read a name takes longer than to read its number."""
@@ -19,11 +19,13 @@ class Cell(NamedTuple):
     """Requests that are counted together.
 
     ``slot``: None outside a rollout. ``took``: index in ``TOOK_MS``; None for those that failed.
+    ``fell_back``: these failed by finding no pod of the revision alive, and its fallback answered them.
     """
 
     revision: str
     slot: int | None
     took: int | None
+    fell_back: bool = False
 
 
 Cohort = tuple[ModelKey, str]
@@ -34,10 +36,11 @@ _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
 _CLASSES = {str(milliseconds).encode(): index for index, milliseconds in enumerate(TOOK_MS)}
 
 
-def arm(name: str) -> tuple[ModelKey, str] | None:
-    """Model and revision of a cluster; None for a request that had none."""
-    parts = name.split("/")
-    return (ModelKey(parts[0], parts[1]), parts[2]) if len(parts) == 3 else None
+def arm(name: str) -> tuple[ModelKey, Target] | None:
+    """Model and target of a cluster; None for a request that had none."""
+    namespace, _, rest = name.partition("/")
+    model, _, target = rest.partition("/")
+    return (ModelKey(namespace, model), Target(*target.split("/", 1))) if target else None
 
 
 def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
@@ -68,12 +71,14 @@ def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
     found = arm(told.get(LABEL_ARM.encode(), b"").decode())
     if found is None:
         return None
-    key, revision = found
+    key, target = found
     code = told.get(b"code", b"0").split(b"/")
-    http, grpc, _, took, number = (*code, b"", b"", b"", b"")[:5]
+    http, grpc, _, took, number, by = (*code, b"", b"", b"", b"", b"")[:6]
     slot = int(number) if number.isdigit() else None
     bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
-    cell = Cell(revision, slot, None if bad else _CLASSES.get(took, 0))
+    fell_back = not bad and bool(target.fallback) and by.decode() == target.fallback
+    took_class = None if bad or fell_back else _CLASSES.get(took, 0)
+    cell = Cell(target.revision, slot, took_class, fell_back)
     return _cohort(key, told[b"cohort"].decode()), cell
 
 

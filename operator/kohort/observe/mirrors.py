@@ -29,7 +29,7 @@ def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
         stable, canary = arm(labels["stable"]), arm(labels["canary"])
         if stable and canary and labels["outcome"] != Outcome.DROPPED:
             cohort = stable[0], labels["cohort"] + MIRROR
-            found[cohort, stable[1], canary[1]][labels["outcome"]] += int(value)
+            found[cohort, stable[1].revision, canary[1].revision][labels["outcome"]] += int(value)
     counts: dict[Cohort, dict[Cell, int]] = {}
     for (cohort, stable_name, canary_name), outcomes in found.items():
         pairs = outcomes.total()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ def _zeros() -> array[int]:
 
 FORGETTING = 1000
 """Requests after which half of what is known of where they went is forgotten at every look."""
+
+
+FORGIVEN_SECONDS = 30.0
+"""For so long from the first time on, a canary whose pods are gone is not blamed, once in a rollout: its
+node may have died. A canary that goes on losing pods is."""
 
 
 class Split(NamedTuple):
@@ -45,6 +51,15 @@ class _Entry:
     had_clients: bool = False
     split: Split | None = None
     routed: Routed = field(default_factory=Routed)
+    fell_back_at: float | None = None
+
+    def forgives(self, cell: Cell, now: float) -> bool:
+        """Whether these requests say nothing against the revision that they were for."""
+        if not cell.fell_back:
+            return False
+        if self.fell_back_at is None:
+            self.fell_back_at = now
+        return now - self.fell_back_at <= FORGIVEN_SECONDS
 
     def add(self, cell: Cell, number: int) -> None:
         """Counts so many more requests."""
@@ -91,7 +106,8 @@ class _Entry:
 class SlotLedger:
     """Sums up slots over arms and gateways, in memory: an operator that starts anew counts anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._entries: dict[Cohort, _Entry] = {}
 
     def take(
@@ -122,7 +138,8 @@ class SlotLedger:
                     new[cell] = new.get(cell, 0) + (gained if gained > 0 else number)
             entry.known[process] = cells
         for cell, number in new.items():
-            entry.add(cell, number)
+            if not entry.forgives(cell, self._clock()):
+                entry.add(cell, number)
         entry.follow(new, split)
         totals = entry.totals()
         entry.had_clients |= weight > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -34,6 +35,16 @@ class HeaderMatch:
 
     name: str
     values: tuple[str, ...]
+
+
+class Target(NamedTuple):
+    """Pods that requests are sent to: those of ``revision``.
+
+    ``fallback``: the revision that answers a request in its place when none of its pods takes it.
+    """
+
+    revision: str
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,12 @@ class RouteTable:
     def revisions(self) -> tuple[str, ...]:
         """Revisions that a client may be sent to, each once, in order of first use."""
         return tuple(dict.fromkeys(r for c in self.cohorts for r in (c.stable, c.canary) if r))
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Where requests go: every revision by itself, and every canary with the stable one behind it."""
+        behind = (Target(c.canary, c.stable) for c in self.cohorts if c.canary)
+        return (*map(Target, self.revisions), *dict.fromkeys(behind))
 
 
 @dataclass(frozen=True, order=True)

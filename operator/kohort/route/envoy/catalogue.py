@@ -31,13 +31,13 @@ class Model:
         if previous is None:
             return
         # What a gateway was sent before is not rendered again, and not kept twice either.
-        same_revisions = previous.table.revisions == table.revisions
+        same_targets = previous.table.targets == table.targets
         if previous.table == table:
             for name in ("version", "routes", "scopes", "stage"):
                 self._take(previous, name)
-        if same_revisions:
+        if same_targets:
             self._take(previous, "clusters")
-        if same_revisions and previous.endpoints == self.endpoints:
+        if same_targets and previous.endpoints == self.endpoints:
             self._take(previous, "assignments")
 
     def _take(self, previous: Model, name: str) -> None:
@@ -61,14 +61,14 @@ class Model:
 
     @cached_property
     def clusters(self) -> Named:
-        """One for each revision that has or may get clients."""
-        return _named(cluster(self.key, revision) for revision in self.table.revisions)
+        """One for each target that has or may get clients."""
+        return _named(cluster(self.key, target) for target in self.table.targets)
 
     @cached_property
     def assignments(self) -> Named:
-        """The endpoints of each revision."""
+        """The endpoints of each target."""
         return _named(
-            load_assignment(self.key, revision, ready) for revision, ready in self.endpoints.items()
+            load_assignment(self.key, target, self.endpoints) for target in self.table.targets
         )
 
     @cached_property

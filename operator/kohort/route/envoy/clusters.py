@@ -1,8 +1,6 @@
-"""A revision's pods as Envoy takes them: one cluster, and the endpoints that are ready."""
+"""Pods as Envoy takes them: a cluster for each target, and the endpoints that are ready."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import address_pb2, config_source_pb2, protocol_pb2
@@ -12,24 +10,21 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
 from kohort.route.envoy.resource import Kind, Resource, resource
-from kohort.route.table import Endpoint, ModelKey
+from kohort.route.table import Endpoint, Endpoints, ModelKey, Target
 
 CONNECT_TIMEOUT_SECONDS = 2
 # Model servers keep an idle connection for longer, so that a request never meets a closing one.
 IDLE_TIMEOUT_SECONDS = 45
-# Limits belong to the model server's queue: the gateway only guards itself.
+# Limits belong to the model server's queue: the gateway only guards itself. All requests may be on a pod
+# that dies; as only broken connections are retried, never answers, a busy server gets no more to do.
 UNLIMITED = 1_000_000
-# Half of all requests may be on a pod that dies. Only broken connections are retried, never answers, so
-# that a busy server gets no more to do.
-RETRY_BUDGET_PERCENT = 100
-RETRY_CONCURRENCY = 16
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def cluster_name(key: ModelKey, revision: str) -> str:
-    """The name of a revision's cluster and of its endpoints."""
-    return f"{key.namespace}/{key.name}/{revision}"
+def cluster_name(key: ModelKey, target: Target) -> str:
+    """The name of a target's cluster and of its endpoints."""
+    return "/".join((key.namespace, key.name, *filter(None, target)))
 
 
 def _packed(message: http_protocol_options_pb2.HttpProtocolOptions) -> any_pb2.Any:
@@ -42,9 +37,9 @@ def _limit(value: int) -> wrappers_pb2.UInt32Value:
     return wrappers_pb2.UInt32Value(value=value)
 
 
-def cluster(key: ModelKey, revision: str) -> Resource:
-    """The cluster of one revision. Its content depends on nothing but its name."""
-    name = cluster_name(key, revision)
+def cluster(key: ModelKey, target: Target) -> Resource:
+    """The cluster of one target. Its content depends on nothing but its name."""
+    name = cluster_name(key, target)
     options = http_protocol_options_pb2.HttpProtocolOptions(
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
             idle_timeout=duration_pb2.Duration(seconds=IDLE_TIMEOUT_SECONDS)
@@ -61,10 +56,7 @@ def cluster(key: ModelKey, revision: str) -> Resource:
                 max_connections=_limit(UNLIMITED),
                 max_pending_requests=_limit(UNLIMITED),
                 max_requests=_limit(UNLIMITED),
-                retry_budget=circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget(
-                    budget_percent=percent_pb2.Percent(value=RETRY_BUDGET_PERCENT),
-                    min_retry_concurrency=_limit(RETRY_CONCURRENCY),
-                ),
+                max_retries=_limit(UNLIMITED),
             )
         ]
     )
@@ -77,7 +69,7 @@ def cluster(key: ModelKey, revision: str) -> Resource:
     message = cluster_pb2.Cluster(
         name=name,
         # What routes call the revision that serves a request.
-        alt_stat_name=revision,
+        alt_stat_name=target.revision,
         type=cluster_pb2.Cluster.EDS,
         eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads),
         lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
@@ -92,26 +84,37 @@ def cluster(key: ModelKey, revision: str) -> Resource:
     return resource(Kind.CLUSTER, name, message)
 
 
-def load_assignment(key: ModelKey, revision: str, endpoints: Iterable[Endpoint]) -> Resource:
-    """The ready endpoints of one revision, in an order of their own, so that equal sets are equal."""
-    name = cluster_name(key, revision)
+def load_assignment(key: ModelKey, target: Target, ready: Endpoints) -> Resource:
+    """The ready endpoints of a target, in an order of their own, so that equal sets are equal.
+
+    Those of its fallback have the second priority: they are for what the others did not take.
+    """
+    name = cluster_name(key, target)
     message = endpoint_pb2.ClusterLoadAssignment(
         cluster_name=name,
         endpoints=[
             endpoint_components_pb2.LocalityLbEndpoints(
+                priority=priority,
                 lb_endpoints=[
-                    endpoint_components_pb2.LbEndpoint(
-                        endpoint=endpoint_components_pb2.Endpoint(
-                            address=address_pb2.Address(
-                                socket_address=address_pb2.SocketAddress(
-                                    address=endpoint.address, port_value=endpoint.port
-                                )
-                            )
-                        )
-                    )
-                    for endpoint in sorted(set(endpoints))
-                ]
+                    _endpoint(revision, endpoint)
+                    for endpoint in sorted(set(ready.get(revision, ())))
+                ],
             )
+            for priority, revision in enumerate(filter(None, target))
         ],
     )
     return resource(Kind.ENDPOINTS, name, message)
+
+
+def _endpoint(revision: str, endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(
+            # What answers are told to be from.
+            hostname=revision,
+            address=address_pb2.Address(
+                socket_address=address_pb2.SocketAddress(
+                    address=endpoint.address, port_value=endpoint.port
+                )
+            ),
+        )
+    )

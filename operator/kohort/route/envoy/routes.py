@@ -10,6 +10,7 @@ from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
@@ -31,14 +32,15 @@ from kohort.route.address import path_prefix
 from kohort.route.envoy.clusters import cluster_name
 from kohort.route.envoy.resource import Kind, Resource, resource
 from kohort.route.envoy.scopes import routes_name
-from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable
+from kohort.route.table import CohortRoute, HeaderMatch, ModelKey, RouteTable, Target
 
 TIMEOUT_SECONDS = 60
-RETRIES = 2
+TRIES, OWN_TRIES = 3, 2
 # A pod that refuses connections never looks busy, so that the least busy is often the same one again.
 RETRY_CHOICES = 64
 # Inference changes nothing, so a request whose pod died under it goes to another pod of its revision;
-# few times, so that one which kills its pod does not kill them all.
+# few times, so that one which kills its pod does not kill them all. The last try of a canary's request is
+# its stable revision's: the only pod of a canary may have died.
 RETRY_ON = "connect-failure,refused-stream,reset"
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -48,6 +50,8 @@ _CLUSTERS = bytes([_WeightedCluster.CLUSTERS_FIELD_NUMBER << 3 | _LENGTH_DELIMIT
 # A cluster's alternative name is its revision. Once for a route it costs each request a tenth of a
 # microsecond; in every entry of a split it would cost every change of the split some milliseconds.
 _BY_CLUSTER = "%UPSTREAM_CLUSTER%"
+# Whoever answered, which may have been the fallback; and who should have, when nobody did.
+_WHO_ANSWERED = '%COALESCE({"operators":["UPSTREAM_HOST_NAME","UPSTREAM_CLUSTER"]})%'
 
 
 def _packed(message: Message) -> any_pb2.Any:
@@ -97,9 +101,12 @@ def _weighted(key: ModelKey, cohort: CohortRoute) -> bytes:
     """
     arms = {
         canary: bytes(
-            _WeightedCluster.ClusterWeight(name=cluster_name(key, revision)).SerializeToString()
+            _WeightedCluster.ClusterWeight(name=cluster_name(key, target)).SerializeToString()
         )
-        for canary, revision in ((True, cohort.canary), (False, cohort.stable))
+        for canary, target in (
+            (True, Target(cohort.canary, cohort.stable)),
+            (False, Target(cohort.stable)),
+        )
     }
     sticky = _WeightedCluster(use_hash_policy=wrappers_pb2.BoolValue(value=True))
     parts = [sticky.SerializeToString()]
@@ -122,7 +129,7 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
     policy = route_components_pb2.RetryPolicy
     return policy(
         retry_on=RETRY_ON,
-        num_retries=wrappers_pb2.UInt32Value(value=RETRIES),
+        num_retries=wrappers_pb2.UInt32Value(value=TRIES - 1),
         retry_host_predicate=[
             policy.RetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",
@@ -130,6 +137,12 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
             )
         ],
         host_selection_retry_max_attempts=RETRY_CHOICES,
+        retry_priority=policy.RetryPriority(
+            name="envoy.retry_priorities.previous_priorities",
+            typed_config=_packed(
+                previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=OWN_TRIES)
+            ),
+        ),
         retry_back_off=policy.RetryBackOff(
             base_interval=duration_pb2.Duration(nanos=5_000_000),
             max_interval=duration_pb2.Duration(nanos=50_000_000),
@@ -141,7 +154,9 @@ def _mirror_policy(
     key: ModelKey, cohort: CohortRoute
 ) -> route_components_pb2.RouteAction.RequestMirrorPolicy:
     """Send a copy of some requests to the gateway's own process that compares answers."""
-    arms = ",".join(cluster_name(key, revision) for revision in (cohort.stable, cohort.canary))
+    arms = ",".join(
+        cluster_name(key, Target(revision)) for revision in (cohort.stable, cohort.canary)
+    )
     return route_components_pb2.RouteAction.RequestMirrorPolicy(
         cluster=CLUSTER_MIRROR,
         runtime_fraction=base_pb2.RuntimeFractionalPercent(
@@ -175,7 +190,7 @@ def _fill_action(
         action.weighted_clusters.MergeFromString(_weighted(table.key, cohort))
         action.hash_policy.extend(_hash_policies(table.client_key))
     else:
-        action.cluster = cluster_name(table.key, cohort.stable)
+        action.cluster = cluster_name(table.key, Target(cohort.stable))
 
 
 def _header_matcher(match: HeaderMatch) -> route_components_pb2.HeaderMatcher:
@@ -209,15 +224,15 @@ def _fill(
     match: tuple[HeaderMatch, ...],
 ) -> None:
     """One way to belong to a cohort. Filled in place: a split is too large to be copied about."""
-    revision = _BY_CLUSTER if cohort.canary else cohort.stable
+    asked, answered = (_BY_CLUSTER, _WHO_ANSWERED) if cohort.canary else (cohort.stable,) * 2
     route.match.prefix = "/"
     route.match.headers.extend(_header_matcher(header) for header in match)
     # Counters are labelled by what stands in the request.
     route.request_headers_to_add.extend(
-        (_add(HEADER_COHORT, cohort.name), _add(HEADER_REVISION, revision))
+        (_add(HEADER_COHORT, cohort.name), _add(HEADER_REVISION, asked))
     )
     route.response_headers_to_add.extend(
-        (_set(HEADER_COHORT, cohort.told), _set(HEADER_REVISION, revision))
+        (_set(HEADER_COHORT, cohort.told), _set(HEADER_REVISION, answered))
     )
     _fill_action(route.route, table, cohort)
 
