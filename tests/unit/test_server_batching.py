@@ -194,6 +194,19 @@ async def test_beyond_its_bound_the_queue_refuses_at_once_and_says_when_to_retry
     batcher.close()
 
 
+@pytest.mark.parametrize("kind", ["fixed", "none"])
+async def test_the_wait_of_requests_that_run_alone_is_that_of_their_whole_runs(kind: str) -> None:
+    curve = Curve({4: 0.01}, max_rows=4, inline=False)  # the model was exported for four rows
+    batcher = Batcher(FunctionEngine(affine, kind), curve, QueueLimits(wait=0.025))
+    calls = [FutureCall(constant_rows(value)) for value in range(3)]
+    for call in calls:
+        batcher.submit(call)
+    with pytest.raises(RequestError, match="3 requests wait, about 0.0 s"):
+        batcher.submit(FutureCall(constant_rows(9)))
+    await asyncio.gather(*(call.outcome for call in calls))
+    batcher.close()
+
+
 @given(
     st.dictionaries(st.sampled_from([1, 2, 4, 8, 16, 32]), st.floats(1e-6, 10)).filter(
         lambda seconds: 1 in seconds

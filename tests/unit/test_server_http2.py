@@ -201,6 +201,14 @@ def test_a_message_that_cannot_be_taken_ends_the_call_with_a_status(
     assert HeaderDecoder().decode(block)[b"grpc-status"] == status
 
 
+@pytest.mark.parametrize("path", [b"/echo", b"/each"])
+@pytest.mark.parametrize("rest", [b"\0\0", prefixed(b"abc")[:-1]], ids=["prefix", "message"])
+def test_a_call_that_ends_within_a_message_fails(path: bytes, rest: bytes) -> None:
+    asked = request(1, path, prefixed(b"a") + rest, 16_384, 0, True)
+    block = answers(converse([GREETING + asked]))[1][1]
+    assert HeaderDecoder().decode(block)[b"grpc-status"] == b"13"
+
+
 def test_a_flood_of_pings_ends_the_connection() -> None:
     ping = frames.frame(frames.PING, 0, 0, b"12345678")
     written = converse([GREETING + ping * 20_000])

@@ -54,7 +54,9 @@ class Batcher:
         self._limits = limits or QueueLimits()
         self._batched = engine.batch.kind == "dynamic"
         self._max_rows = curve.max_rows if self._batched else 1
-        self._seconds_per_row = curve.seconds_per_row
+        # What runs alone counts as one row, however many the model was exported for.
+        alone = curve.seconds[curve.max_rows]
+        self._seconds_per_row = curve.seconds_per_row if self._batched else alone
         self._waiting: deque[Call] = deque()
         self._waiting_rows = 0
         self._waiting_size = 0

@@ -227,10 +227,10 @@ class GrpcStream:
         method, message = self._method, self._message
         if method is None or self.over:
             return
-        if method.client_streams:
-            self._finish_when_done()
-        elif message is None:
+        if self._prefix or (message is None and not method.client_streams):
             self.finish(INTERNAL, "the call has no message, or not all of it")
+        elif message is None:
+            self._finish_when_done()
         else:
             self._message = None
             self._handle(method, message)
