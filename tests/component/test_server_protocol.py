@@ -17,6 +17,9 @@ from skl2onnx import to_onnx
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from kohort_server.datatypes import BFLOAT16
+from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
+from kohort_server.errors import StartFailure
 from tests.component.server_process import (
     FEATURES,
     ServerProcess,
@@ -187,6 +190,66 @@ def test_strings_and_booleans_go_through_a_real_model(tmp_path: Path) -> None:
     assert [output["data"] for output in plain.json["outputs"]] == [["añ", ""], [False, True]]
     tail = binary.body[int(binary.headers["inference-header-content-length"]) :]
     assert tail == b"\x03\0\0\0" + "añ".encode() + b"\0\0\0\0" + b"\x00\x01"
+
+
+def test_bfloat16_goes_in_and_out_in_json_and_in_binary(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["wide", "wide"], ["square"]),
+            helper.make_node("Cast", ["square"], ["y"], to=TensorProto.BFLOAT16),
+            helper.make_node("Identity", ["n"], ["same"]),
+        ],
+        [value("x", TensorProto.BFLOAT16, ["b", 2]), value("n", TensorProto.INT64, ["b"])],
+        [value("y", TensorProto.BFLOAT16, ["b", 2]), value("same", TensorProto.INT64, ["b"])],
+    )
+    numbers = json_tensor("n", np.array([7, 8]))
+    plain = {"name": "x", "shape": [2, 2], "datatype": "BF16", "data": [1.5, -2.0, 0.0, 3.0]}
+    sent = np.array(plain["data"], BFLOAT16).tobytes()
+    short = {"name": "x", "shape": [2, 2], "datatype": "BF16"}
+    header = encode(
+        {
+            "inputs": [{**short, "parameters": {"binary_data_size": len(sent)}}, numbers],
+            "outputs": [{"name": "y", "parameters": {"binary_data": True}}, {"name": "same"}],
+        }
+    )
+    with serving(path) as server:
+        told = server.call("POST", INFER, encode({"inputs": [plain, numbers]})).json["outputs"]
+        length = {"Inference-Header-Content-Length": str(len(header))}
+        binary = server.call("POST", INFER, header + sent, length)
+        empty = [{**plain, "shape": [0, 2], "data": []}, json_tensor("n", np.array([], np.int64))]
+        nothing = server.call("POST", INFER, encode({"inputs": empty})).json["outputs"]
+    assert [output["data"] for output in told] == [[2.25, 4.0, 0.0, 9.0], [7, 8]]
+    assert told[0]["datatype"] == "BF16"
+    tail = binary.body[int(binary.headers["inference-header-content-length"]) :]
+    assert np.frombuffer(tail, BFLOAT16).tolist() == [2.25, 4.0, 0.0, 9.0]
+    assert nothing[0] == {"name": "y", "datatype": "BF16", "shape": [0, 2], "data": []}
+
+
+def test_bfloat16_beside_text_goes_in_and_is_refused_where_it_would_come_out(
+    tmp_path: Path,
+) -> None:
+    def model(kind: int) -> Path:
+        return save(
+            tmp_path / "model.onnx",
+            [
+                helper.make_node("Cast", ["x"], ["y"], to=kind),
+                helper.make_node("Identity", ["text"], ["same"]),
+            ],
+            [value("x", TensorProto.BFLOAT16, ["b"]), value("text", TensorProto.STRING, ["b"])],
+            [value("y", kind, ["b"]), value("same", TensorProto.STRING, ["b"])],
+        )
+
+    inputs = [
+        {"name": "x", "shape": [1], "datatype": "BF16", "data": [1.5]},
+        {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["añ"]},
+    ]
+    with serving(model(TensorProto.FLOAT)) as server:
+        told = server.call("POST", INFER, encode({"inputs": inputs})).json["outputs"]
+    assert [output["data"] for output in told] == [[1.5], ["añ"]]
+    with pytest.raises(StartFailure, match='text input "text" and outputs of BF16'):
+        OnnxRuntimeEngine(model(TensorProto.BFLOAT16), 1)
 
 
 async def test_requests_in_a_crowd_get_the_answers_they_would_get_alone(

@@ -19,7 +19,7 @@ from kohort_server.front.wire import pack_bytes
 # By model: the inputs' datatypes and their extents after the rows.
 MODELS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "one": {"x": ("FP32", (4,))},
-    "free": {"x": ("FP32", (-1, -1))},
+    "free": {"x": ("FP32", (-1, -1)), "h": ("BF16", (2,))},
     "many": {
         "a": ("INT8", (2,)),
         "b": ("BOOL", (2,)),
@@ -33,6 +33,7 @@ ELEMENTS = {
     "INT8": TensorProto.INT8,
     "BOOL": TensorProto.BOOL,
     "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
     "FP32": TensorProto.FLOAT,
     "INT64": TensorProto.INT64,
     "UINT64": TensorProto.UINT64,
@@ -99,7 +100,7 @@ def make_pool(model: str) -> list[list[Tensor]]:
 def as_json(
     inputs: list[Tensor], random: Random, identity: str, binary: bool
 ) -> tuple[dict[str, Any], bytes]:
-    """A request and the binary tensors that follow it; FP16 is only ever binary."""
+    """A request and the binary tensors that follow it."""
     told, tail = [], []
     for given in inputs:
         one: dict[str, Any] = {

@@ -14,13 +14,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from kohort_server.batch.call import Result
-from kohort_server.datatypes import BYTES, FIXED_SIZE
+from kohort_server.datatypes import BFLOAT16, BYTES, FIXED_SIZE
 from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
 from kohort_server.errors import RequestError
 from kohort_server.front.codec import Codec
 from kohort_server.front.wire import pack_bytes, unpack_bytes
 
 DYNAMIC = BatchDimension("dynamic")
+LARGEST_BFLOAT16 = float.fromhex("0x1.fep127")
 
 
 def codec_for(
@@ -33,9 +34,12 @@ def codec_for(
 
 def tensors(datatype: str) -> st.SearchStrategy[NDArray[Any]]:
     """Matrices of a fixed-size datatype, without what JSON cannot say."""
+    shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=5)
+    if datatype == "BF16":  # as the numbers that it is cut from
+        short = st.floats(-LARGEST_BFLOAT16, LARGEST_BFLOAT16, width=32)
+        return hnp.arrays(np.float32, shapes, elements=short).map(lambda a: a.astype(BFLOAT16))
     dtype = FIXED_SIZE[datatype].dtype
     finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
-    shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=5)
     return hnp.arrays(dtype, shapes, elements=hnp.from_dtype(dtype, **finite))
 
 
@@ -194,6 +198,12 @@ def test_an_error_names_the_input_and_what_is_wanted_and_got(
     with pytest.raises(RequestError) as raised:
         codec_for("FP32", (-1, 3)).decode(valid(**changes), None)
     assert told in raised.value.message
+
+
+@pytest.mark.parametrize("number", [1e300, 3.4e38])
+def test_a_number_beyond_bfloat16_is_refused(number: float) -> None:
+    with pytest.raises(RequestError, match="does not fit BF16"):
+        codec_for("BF16", (-1, 3)).decode(valid(datatype="BF16", data=[number] * 6), None)
 
 
 def test_a_model_exported_for_one_row_refuses_sixteen_and_takes_one() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kohort_server.batch.assemble import assemble
 from kohort_server.batch.call import Inputs
 from kohort_server.buffers import Buffers
-from kohort_server.datatypes import BYTES, FIXED_SIZE
+from kohort_server.datatypes import BFLOAT16, BYTES, FIXED_SIZE
 from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
 
 Run = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
@@ -29,6 +29,13 @@ INLINE_SECONDS = 0.001
 LONGEST_BATCH = 0.05
 # Extents that are tried in turn for dynamic dimensions other than the batch.
 TRIAL_EXTENTS = (16, 1, 64, 224)
+# What another order of summation may change, relative to a number or to 1.
+TOLERANCES = {
+    np.dtype(np.float64): 1e-3,
+    np.dtype(np.float32): 1e-3,
+    np.dtype(np.float16): 1e-2,
+    BFLOAT16: 5e-2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +174,12 @@ def rows_are_independent(run: Run, signature: Signature, extent: int) -> bool:
 
 def close(left: NDArray[Any], right: NDArray[Any]) -> bool:
     """Equality, within what another order of summation can change in floating point."""
-    if left.dtype.kind != "f":
+    tolerance = TOLERANCES.get(left.dtype)
+    if tolerance is None:
         return bool((left == right).all())
-    tolerance = 1e-2 if left.dtype == np.float16 else 1e-3
-    return bool(np.allclose(left, right, rtol=tolerance, atol=tolerance, equal_nan=True))
+    # As wide as any, for isclose knows no bfloat16.
+    wide, other = left.astype(np.float64), right.astype(np.float64)
+    return bool(np.allclose(wide, other, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
 def sample_inputs(
@@ -191,7 +200,7 @@ def sample_tensor(
     )
     if spec.datatype == BYTES:
         return np.full(shape, b"a", dtype=object)
-    dtype = FIXED_SIZE[spec.datatype].dtype
-    if dtype.kind == "f":
-        return random.standard_normal(shape).astype(dtype)
-    return random.integers(0, 2, shape).astype(dtype)
+    fixed = FIXED_SIZE[spec.datatype]
+    if fixed.element is float:
+        return random.standard_normal(shape).astype(fixed.dtype)
+    return random.integers(0, 2, shape).astype(fixed.dtype)

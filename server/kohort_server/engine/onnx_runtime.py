@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kohort.contract import FailureReason
-from kohort_server.datatypes import BYTES
+from kohort_server.datatypes import BFLOAT16, BYTES, element_count
 from kohort_server.engine.interface import BatchDimension, InputError, Signature, TensorSpec
 from kohort_server.errors import StartFailure
 
@@ -24,10 +25,14 @@ DATATYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": BYTES,
 }
+
+
+BFLOAT16_OF_ONNX = 16  # TensorProto.BFLOAT16
 
 
 class OnnxRuntimeEngine:
@@ -45,6 +50,16 @@ class OnnxRuntimeEngine:
         self.batch: BatchDimension = self.signature.batch_dimension()
         self._output_names = [spec.name for spec in self.signature.outputs]
         self._text_inputs = [spec.name for spec in self.signature.inputs if spec.datatype == BYTES]
+        # onnxruntime's Python has no arrays of BF16. It takes other tensors beside arrays, but
+        # gives back all outputs in one way, for which no input may be text.
+        self._wrapped = [spec.name for spec in self.signature.inputs if spec.datatype == "BF16"]
+        self._outputs_wrapped = any(spec.datatype == "BF16" for spec in self.signature.outputs)
+        if self._outputs_wrapped and self._text_inputs:
+            raise StartFailure(
+                FailureReason.MODEL_INVALID,
+                f'{path.name} has the text input "{self._text_inputs[0]}" and outputs of BF16, which '
+                "onnxruntime cannot run together from Python; cast those to FP32 in the model",
+            )
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`; a BYTES input must be UTF-8, which is all that onnxruntime takes."""
@@ -53,8 +68,35 @@ class OnnxRuntimeEngine:
                 name: as_text(name, array) if name in self._text_inputs else array
                 for name, array in inputs.items()
             }
-        outputs = self._session.run(self._output_names, inputs)
+        if self._outputs_wrapped:
+            given = {name: ort_value(array) for name, array in inputs.items()}
+            told = self._session.run_with_ort_values(self._output_names, given)
+            outputs = [array_of(value) for value in told]
+        else:
+            wrapped = {name: ort_value(inputs[name]) for name in self._wrapped}
+            outputs = self._session.run(self._output_names, inputs | wrapped if wrapped else inputs)
         return dict(zip(self._output_names, outputs, strict=True))
+
+
+def ort_value(array: NDArray[Any]) -> Any:
+    """An array as onnxruntime's own kind of tensor, which reads the array's memory."""
+    from onnxruntime import OrtValue
+
+    if array.dtype != BFLOAT16:
+        return OrtValue.ortvalue_from_numpy(array)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), BFLOAT16_OF_ONNX)
+
+
+def array_of(value: Any) -> NDArray[Any]:
+    """A copy of onnxruntime's own kind of tensor as an array."""
+    if value.data_type() != "tensor(bfloat16)":
+        copied: NDArray[Any] = value.numpy()
+        return copied
+    shape = value.shape()
+    memory = (ctypes.c_char * (BFLOAT16.itemsize * element_count(shape))).from_address(
+        value.data_ptr()
+    )
+    return np.frombuffer(memory, BFLOAT16).reshape(shape).copy()
 
 
 def open_session(path: Path, threads: int) -> Any:

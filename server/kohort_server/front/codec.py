@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from struct import Struct
 from struct import error as StructError
 
 import msgspec
@@ -257,13 +256,13 @@ class Codec:
         if datatype == BYTES:
             return CheckedInput(spec, shape, count, None, STRINGS, None)
         fixed = FIXED_SIZE[datatype]
-        kind = KINDS[fixed.dtype.kind]
         try:
-            pack = Struct(f"<{count}{fixed.code}").pack
+            pack = fixed.packer(count)
         except StructError as error:
             raise RequestError(
                 400, f'input "{name}": shape {describe(shape)} is larger than any memory'
             ) from error
+        kind = KINDS[fixed.element]
         return CheckedInput(spec, shape, count, count * fixed.size, kind, pack)
 
     def _with_data(self, layout: Layout, binary: memoryview, size: int) -> InferRequest:

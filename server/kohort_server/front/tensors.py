@@ -31,12 +31,7 @@ def element_kind(element: type[Any]) -> ElementKind:
 
 
 STRINGS = element_kind(str)
-KINDS = {
-    "b": element_kind(bool),
-    "f": element_kind(float),
-    "i": (integers := element_kind(int)),
-    "u": integers,
-}
+KINDS = {kind: element_kind(kind) for kind in (bool, int, float)}
 
 
 class CheckedInput(msgspec.Struct):
