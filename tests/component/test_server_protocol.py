@@ -126,6 +126,7 @@ def test_binary_is_answered_in_binary(
         ("POST", "/v2/models/m/versions/7/infer", b"{}", 404, 'the version "r1"'),
         ("GET", INFER, None, 405, "use POST"),
         ("POST", INFER, b"", 400, "not valid"),
+        ("POST", "/v2/repository/index", b'{"x":' + b"[" * 9999, 400, "not valid"),
         ("POST", INFER, b"{]", 400, "not valid"),
         ("POST", INFER, b'{"inputs":[]}', 400, 'input "x" is missing'),
     ],

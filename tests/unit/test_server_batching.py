@@ -201,7 +201,7 @@ async def test_the_wait_of_requests_that_run_alone_is_that_of_their_whole_runs(k
     calls = [FutureCall(constant_rows(value)) for value in range(3)]
     for call in calls:
         batcher.submit(call)
-    with pytest.raises(RequestError, match="3 requests wait, about 0.0 s"):
+    with pytest.raises(RequestError, match="3 requests wait"):
         batcher.submit(FutureCall(constant_rows(9)))
     await asyncio.gather(*(call.outcome for call in calls))
     batcher.close()

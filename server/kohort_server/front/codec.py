@@ -36,6 +36,7 @@ from kohort_server.front.tensors import (
     json_tensor,
 )
 from kohort_server.front.wire import (
+    INVALID_JSON,
     InputHeader,
     RequestHeader,
     RequestParameters,
@@ -162,7 +163,7 @@ class Codec:
     def _layout(self, header: bytes | memoryview) -> Layout:
         try:
             parsed = _decode_header(header)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except INVALID_JSON as error:
             raise RequestError(400, f"the request is not valid: {error}") from error
         return self.validated(parsed, self.wanted_outputs(parsed))
 

@@ -19,6 +19,7 @@ from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
 from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, read_length
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
+from kohort_server.front.wire import INVALID_JSON
 from kohort_server.logs import trace_of
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
@@ -113,7 +114,7 @@ class Routes:
     def _index(self, exchange: Exchange) -> None:
         try:
             asked = decode_index(exchange.body) if exchange.body else IndexRequest()
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except INVALID_JSON as error:
             raise RequestError(400, f"the request is not valid: {error}") from error
         exchange.respond(200, encode_json(self._model.index(asked.ready)))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kohort_server.batch.call import Shape, TensorData
 from kohort_server.engine.interface import TensorSpec, describe
 from kohort_server.errors import RequestError
-from kohort_server.front.wire import unpack_bytes
+from kohort_server.front.wire import INVALID_JSON, unpack_bytes
 
 _decode_any = msgspec.json.Decoder().decode
 
@@ -49,7 +49,7 @@ def json_tensor(wanted: CheckedInput, data: msgspec.Raw) -> TensorData | NDArray
     """An input whose data is JSON, flat or nested."""
     try:
         values = wanted.kind.decode_list(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except INVALID_JSON:
         values = nested_values(wanted, data)
     if len(values) != wanted.count:
         raise RequestError(
@@ -73,7 +73,7 @@ def nested_values(wanted: CheckedInput, data: msgspec.Raw) -> list[Any]:
     name = wanted.spec.name
     try:
         level: Any = [_decode_any(data)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except INVALID_JSON as error:
         raise RequestError(400, f'input "{name}": {error}') from error
     for extent in wanted.shape:
         if not all(isinstance(part, list) and len(part) == extent for part in level):

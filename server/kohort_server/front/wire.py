@@ -8,6 +8,8 @@ import msgspec
 
 from kohort_server.errors import RequestError
 
+# What msgspec raises for bytes that are not the JSON that is wanted.
+INVALID_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LENGTH_PREFIX = 4  # bytes before every BYTES element: its length, little-endian
 
 
