@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-REQUIREMENTS = ("tritonclient[grpc,http]==2.73.0", "numpy==2.4.6", "grpcio==1.85.1")
+REQUIREMENTS = (
+    "tritonclient[grpc,http]==2.73.0",
+    "kserve==0.21.0",
+    "numpy==2.4.6",
+    "grpcio==1.85.1",
+)
 
 
 def python_with_clients() -> Path:
@@ -26,3 +33,14 @@ def python_with_clients() -> Path:
             subprocess.run(pip, check=True)
             (home / ".ready").touch()
     return home / "bin/python"
+
+
+def clients_told(model: str, *addresses: str) -> dict[str, dict[str, Any]]:
+    """By client and call: what it gave, or how it failed. See `client_calls`."""
+    told: dict[str, dict[str, Any]] = {}
+    for script in ("triton_calls.py", "kserve_calls.py"):
+        command = [python_with_clients(), Path(__file__).parent / script, model, *addresses]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert run.returncode == 0, run.stderr
+        told |= json.loads(run.stdout.splitlines()[-1])
+    return told

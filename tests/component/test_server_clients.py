@@ -16,10 +16,9 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from kohort_server.rpc import protobuf
-from tests.component.clients import python_with_clients
+from tests.component.clients import clients_told
 from tests.component.server_process import ServerProcess, linear_model, serving
 
-CALLS = Path(__file__).parent / "triton_calls.py"
 SERVICE = "/inference.GRPCInferenceService"
 
 
@@ -36,12 +35,8 @@ def server(model: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def told(server: ServerProcess) -> dict[str, Any]:
-    """What tritonclient got."""
-    command = [python_with_clients(), CALLS, f"127.0.0.1:{server.port}"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stderr
-    answers: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    return answers
+    """What tritonclient and KServe's clients got."""
+    return clients_told("m", f"127.0.0.1:{server.port}")
 
 
 def wanted(model: Path, seed: int, count: int) -> list[float]:
@@ -63,14 +58,28 @@ def test_tritonclient_is_told_of_server_and_model(told: dict[str, Any], protocol
 @pytest.mark.parametrize(
     ("protocol", "form"),
     [
-        *(("http", form) for form in ("binary", "json", "gzip", "deflate")),
+        *(("http", form) for form in ("binary", "json", "default", "gzip", "deflate")),
         *(("grpc", form) for form in ("binary", "gzip")),
+        *(("kserve rest", form) for form in ("json", "binary", "binary out")),
+        *(("kserve grpc", form) for form in ("raw", "typed")),
     ],
 )
-def test_tritonclient_gets_the_models_answers_in_every_form(
+def test_clients_get_the_models_answers_in_every_form(
     told: dict[str, Any], model: Path, protocol: str, form: str
 ) -> None:
     np.testing.assert_allclose(told[protocol][form], wanted(model, 0, 3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["kserve rest", "kserve grpc"])
+def test_kserves_clients_are_told_that_server_and_model_are_ready(
+    told: dict[str, Any], protocol: str
+) -> None:
+    assert [told[protocol][what] for what in ("live", "ready", "model ready")] == [True] * 3
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_tritonclient_gets_its_id_back(told: dict[str, Any], protocol: str) -> None:
+    assert told[protocol]["id"] == "seven"
 
 
 def test_a_large_message_of_grpc_arrives_whole(told: dict[str, Any], model: Path) -> None:
@@ -86,9 +95,11 @@ def test_a_large_message_of_grpc_arrives_whole(told: dict[str, Any], model: Path
         ("grpc", "load", "StatusCode.UNIMPLEMENTED", "the operator decides"),
         ("grpc", "wrong shape", "StatusCode.INVALID_ARGUMENT", "[-1, 64] wanted, got [1, 3]"),
         ("grpc", "unknown model", "StatusCode.NOT_FOUND", 'serves "m"'),
+        ("kserve rest", "wrong shape", "400", "shape [-1, 64] wanted, got [1, 3]"),
+        ("kserve grpc", "wrong shape", "StatusCode.INVALID_ARGUMENT", "[-1, 64] wanted"),
     ],
 )
-def test_tritonclient_is_refused_with_a_status_and_the_reason(
+def test_a_client_is_refused_with_a_status_and_the_reason(
     told: dict[str, Any], protocol: str, what: str, status: str, message: str
 ) -> None:
     assert told[protocol][what][0] == status

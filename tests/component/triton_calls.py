@@ -1,28 +1,25 @@
-"""Calls a server as users of tritonclient do; run by a test in an environment that has it.
-
-Prints one line of JSON: what each call gave. The model `m` maps FP32 rows of 64 to 10.
-"""
+"""Calls a server as users of tritonclient do. See `client_calls`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpc_client
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http_client
+from client_calls import BAD, LARGE, ROWS, Calls, tell
 from tritonclient.utils import InferenceServerException
 
-ROWS = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
-LARGE = np.random.default_rng(1).standard_normal((3000, 64)).astype(np.float32)
+SECONDS = 10.0  # that a stream may take for an answer
 
 
 def tensor(module: Any, rows: Any = ROWS, **how: Any) -> Any:
-    """An input of the client's own kind."""
+    """An input of tritonclient's."""
     given = module.InferInput("x", list(rows.shape), "FP32")
     given.set_data_from_numpy(rows, **how)
     return given
@@ -33,7 +30,7 @@ def checksum(result: Any) -> list[float]:
     return [float(value) for value in result.as_numpy("y").sum(axis=0)]
 
 
-def refusal(call: Any) -> list[str]:
+def refusal(call: Callable[[], Any]) -> list[str]:
     """Status and message of a call that is refused."""
     try:
         call()
@@ -42,60 +39,63 @@ def refusal(call: Any) -> list[str]:
     return ["none", ""]
 
 
-def http_calls(url: str) -> dict[str, Any]:
-    """Over HTTP."""
-    client = http_client.InferenceServerClient(url)
-    binary = [http_client.InferRequestedOutput("y", binary_data=True)]
-    plain = [http_client.InferRequestedOutput("y", binary_data=False)]
+def http_calls(address: str, model: str) -> Calls:
+    """tritonclient over HTTP."""
+    client = http_client.InferenceServerClient(address)
+
+    def infer(given: Any, *outputs: Any, **how: Any) -> Any:
+        return client.infer(model, [given], outputs=outputs or None, **how)
+
+    given = tensor(http_client)
+    plain = tensor(http_client, binary_data=False)
+    as_binary = http_client.InferRequestedOutput("y", binary_data=True)
+    as_json = http_client.InferRequestedOutput("y", binary_data=False)
     return {
-        "live": client.is_server_live(),
-        "ready": client.is_server_ready() and client.is_model_ready("m"),
-        "metadata": client.get_model_metadata("m")["name"],
-        "config": client.get_model_config("m")["name"],
-        "statistics": client.get_inference_statistics("m")["model_stats"][0]["name"],
-        "index": client.get_model_repository_index()[0]["state"],
-        "binary": checksum(client.infer("m", [tensor(http_client)], outputs=binary)),
-        "json": checksum(
-            client.infer("m", [tensor(http_client, binary_data=False)], outputs=plain)
-        ),
-        "gzip": checksum(
-            client.infer("m", [tensor(http_client)], request_compression_algorithm="gzip")
-        ),
-        "deflate": checksum(
-            client.infer("m", [tensor(http_client)], request_compression_algorithm="deflate")
-        ),
-        "load": refusal(lambda: client.load_model("m")),
-        "wrong shape": refusal(
-            lambda: client.infer("m", [tensor(http_client, np.zeros((1, 3), np.float32))])
-        ),
-        "unknown model": refusal(lambda: client.infer("other", [tensor(http_client)])),
+        "live": client.is_server_live,
+        "ready": lambda: client.is_server_ready() and client.is_model_ready(model),
+        "metadata": lambda: client.get_model_metadata(model)["name"],
+        "config": lambda: client.get_model_config(model)["name"],
+        "statistics": lambda: client.get_inference_statistics(model)["model_stats"][0]["name"],
+        "index": lambda: client.get_model_repository_index()[0]["state"],
+        "binary": lambda: checksum(infer(given, as_binary)),
+        "json": lambda: checksum(infer(plain, as_json)),
+        "default": lambda: checksum(infer(given)),
+        "gzip": lambda: checksum(infer(given, request_compression_algorithm="gzip")),
+        "deflate": lambda: checksum(infer(given, request_compression_algorithm="deflate")),
+        "id": lambda: infer(given, request_id="seven").get_response()["id"],
+        "load": lambda: refusal(lambda: client.load_model(model)),
+        "wrong shape": lambda: refusal(lambda: infer(tensor(http_client, BAD))),
+        "unknown model": lambda: refusal(lambda: client.infer("other", [given])),
     }
 
 
-def grpc_calls(url: str) -> dict[str, Any]:
-    """Over gRPC, each call waited for."""
-    client = grpc_client.InferenceServerClient(url)
+def grpc_calls(address: str, model: str) -> Calls:
+    """tritonclient over gRPC, each call waited for."""
+    client = grpc_client.InferenceServerClient(address)
+    given = tensor(grpc_client)
+
+    def infer(given: Any = given, **how: Any) -> Any:
+        return client.infer(model, [given], client_timeout=30, **how)
+
     return {
-        "live": client.is_server_live(),
-        "ready": client.is_server_ready() and client.is_model_ready("m"),
-        "metadata": client.get_model_metadata("m").name,
-        "config": client.get_model_config("m").config.name,
-        "statistics": client.get_inference_statistics("m").model_stats[0].name,
-        "index": client.get_model_repository_index().models[0].state,
-        "binary": checksum(client.infer("m", [tensor(grpc_client)], client_timeout=30)),
-        "large": checksum(client.infer("m", [tensor(grpc_client, LARGE)])),
-        "gzip": checksum(client.infer("m", [tensor(grpc_client)], compression_algorithm="gzip")),
-        "id": client.infer("m", [tensor(grpc_client)], request_id="seven").get_response().id,
-        "load": refusal(lambda: client.load_model("m")),
-        "wrong shape": refusal(
-            lambda: client.infer("m", [tensor(grpc_client, np.zeros((1, 3), np.float32))])
-        ),
-        "unknown model": refusal(lambda: client.infer("other", [tensor(grpc_client)])),
-        "stream": stream(client),
+        "live": client.is_server_live,
+        "ready": lambda: client.is_server_ready() and client.is_model_ready(model),
+        "metadata": lambda: client.get_model_metadata(model).name,
+        "config": lambda: client.get_model_config(model).config.name,
+        "statistics": lambda: client.get_inference_statistics(model).model_stats[0].name,
+        "index": lambda: client.get_model_repository_index().models[0].state,
+        "binary": lambda: checksum(infer()),
+        "large": lambda: checksum(infer(tensor(grpc_client, LARGE))),
+        "gzip": lambda: checksum(infer(compression_algorithm="gzip")),
+        "id": lambda: infer(request_id="seven").get_response().id,
+        "stream": lambda: stream(client, model),
+        "load": lambda: refusal(lambda: client.load_model(model)),
+        "wrong shape": lambda: refusal(lambda: infer(tensor(grpc_client, BAD))),
+        "unknown model": lambda: refusal(lambda: client.infer("other", [given])),
     }
 
 
-def stream(client: Any) -> list[str]:
+def stream(client: Any, model: str) -> list[str]:
     """Ids of ten good requests of a stream in the order of their answers, and a bad one's error."""
     answers: list[str] = []
     done = threading.Semaphore(0)
@@ -106,33 +106,38 @@ def stream(client: Any) -> list[str]:
 
     client.start_stream(take)
     for index in range(10):
-        client.async_stream_infer("m", [tensor(grpc_client)], request_id=str(index))
-    client.async_stream_infer("m", [tensor(grpc_client, np.zeros((1, 3), np.float32))])
-    for _ in range(11):
-        done.acquire(timeout=30)
+        client.async_stream_infer(model, [tensor(grpc_client)], request_id=str(index))
+    client.async_stream_infer(model, [tensor(grpc_client, BAD)])
+    complete = all(done.acquire(timeout=SECONDS) for _ in range(11))
     client.stop_stream()
+    if not complete:
+        raise TimeoutError(f"{len(answers)} of 11 answers: {answers}")
     return answers
 
 
-async def aio_calls(url: str) -> dict[str, Any]:
-    """Over gRPC, many at once."""
-    async with grpc_aio.InferenceServerClient(url) as client:
-        results = await asyncio.gather(*(client.infer("m", [tensor(grpc_aio)]) for _ in range(200)))
-        given_up = asyncio.ensure_future(client.infer("m", [tensor(grpc_aio, LARGE)]))
+def aio_calls(address: str, model: str) -> Calls:
+    """tritonclient over gRPC, many calls at once."""
+
+    async def crowd(client: Any) -> int:
+        given = [tensor(grpc_aio)]
+        results = await asyncio.gather(*(client.infer(model, given) for _ in range(200)))
+        return len({json.dumps(np.round(checksum(result), 4).tolist()) for result in results})
+
+    async def after_cancelled(client: Any) -> list[float]:
+        given_up = asyncio.ensure_future(client.infer(model, [tensor(grpc_aio, LARGE)]))
         await asyncio.sleep(0)
         given_up.cancel()
-        after = await client.infer("m", [tensor(grpc_aio)])
-        return {
-            "same": len({json.dumps(np.round(checksum(result), 4).tolist()) for result in results}),
-            "after a cancelled one": checksum(after),
-        }
+        return checksum(await client.infer(model, [tensor(grpc_aio)]))
+
+    def connected(call: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[[], Any]:
+        async def run() -> Any:
+            async with grpc_aio.InferenceServerClient(address) as client:
+                return await call(client)
+
+        return lambda: asyncio.run(run())
+
+    return {"same": connected(crowd), "after a cancelled one": connected(after_cancelled)}
 
 
 if __name__ == "__main__":
-    given = sys.argv[1]
-    told = {
-        "http": http_calls(given),
-        "grpc": grpc_calls(given),
-        "aio": asyncio.run(aio_calls(given)),
-    }
-    print(json.dumps(told))
+    tell({"http": http_calls}, {"grpc": grpc_calls, "aio": aio_calls})
