@@ -275,3 +275,16 @@ def test_a_request_without_rows_is_answered_without_rows_though_others_follow_in
 def test_a_shape_beyond_any_memory_is_refused() -> None:
     with pytest.raises(RequestError, match="larger than any memory"):
         codec_for("FP32").decode(valid(shape=[10**10, 10**10], data=[]), None)
+
+
+@pytest.mark.parametrize("number", [10**19, 10**400, -(10**4000)])
+def test_numbers_beyond_64_bits_are_refused(number: int) -> None:
+    codec = codec_for("FP32")
+    for told in (
+        request({**json.loads(valid())["inputs"][0], "shape": [number, number]}),
+        {**json.loads(valid()), "parameters": {"timeout": number}},
+        json.loads(valid(parameters={"binary_data_size": number})),
+    ):
+        with pytest.raises(RequestError) as raised:
+            codec.decode(json.dumps(told).encode(), None)
+        assert raised.value.status == 400

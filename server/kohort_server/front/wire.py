@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -13,10 +14,14 @@ INVALID_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LENGTH_PREFIX = 4  # bytes before every BYTES element: its length, little-endian
 
 
+# JSON has numbers of any size.
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class TensorParameters(msgspec.Struct):
     """What may be said about one input or requested output."""
 
-    binary_data_size: int | None = None
+    binary_data_size: Int64 | None = None
     binary_data: bool | None = None
     classification: int | None = None
     shared_memory_region: str | None = None
@@ -26,7 +31,7 @@ class InputHeader(msgspec.Struct):
     """One input; `data` stays raw JSON until its datatype is known."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Int64, ...]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
     parameters: TensorParameters | None = None
@@ -43,7 +48,7 @@ class RequestParameters(msgspec.Struct):
     """What may be said about the whole request."""
 
     binary_data_output: bool = False
-    timeout: int | None = None  # microseconds
+    timeout: Int64 | None = None  # microseconds
     triton_enable_empty_final_response: bool = False
 
 
