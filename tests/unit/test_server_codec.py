@@ -277,7 +277,7 @@ def test_a_shape_beyond_any_memory_is_refused() -> None:
         codec_for("FP32").decode(valid(shape=[10**10, 10**10], data=[]), None)
 
 
-@pytest.mark.parametrize("number", [10**19, 10**400, -(10**4000)])
+@pytest.mark.parametrize("number", [10**19, 10**400, -(10**4000)], ids=["20", "401", "4001"])
 def test_numbers_beyond_64_bits_are_refused(number: int) -> None:
     codec = codec_for("FP32")
     for told in (

@@ -25,7 +25,7 @@ class OnnxModel(Model):  # type: ignore[misc]
         told = []
         for node, array in zip(self.session.get_outputs(), outputs, strict=True):
             output = InferOutput(name=node.name, shape=list(array.shape), datatype="FP32")
-            output.set_data_from_numpy(array, binary_data=False)
+            output.set_data_from_numpy(array, binary_data=True)
             told.append(output)
         return InferResponse(
             response_id=payload.id or "0", model_name=self.name, infer_outputs=told
