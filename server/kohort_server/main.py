@@ -16,12 +16,13 @@ import uvloop
 from kohort.contract import PORT_SERVER
 from kohort_server import conformance
 from kohort_server.batch.calibration import Curve
-from kohort_server.engine.cpu import usable_cpus
+from kohort_server.engine.cpu import cgroup_quota, usable_cpus
 from kohort_server.errors import StartFailure
 from kohort_server.loading import ENGINES, load
 from kohort_server.logs import FORMATS, start_logging
 from kohort_server.serving import Options, serve
 from kohort_server.units import parse_duration, parse_size
+from kohort_server.workers import parse_place
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.command == "bench":
             loaded = load(options.uri, None, options.engine, options.cache, options.threads)
             sys.stdout.write(curve_table(loaded.curve))
+            status = 0
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(options))
-        status = 0
+                status = runner.run(serve(options))
     except StartFailure as failed:
         sys.stderr.write(f"{failed.failure.line()}\n")
         status = 1
@@ -65,11 +66,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--port", type=int, default=PORT_SERVER)
     command.add_argument("--drain-delay", type=parse_duration, default="5s", metavar="DURATION")
     command.add_argument("--max-body", type=parse_size, default="64Mi", metavar="SIZE")
+    command.add_argument(
+        "--workers",
+        type=int,
+        help="processes that share the port (default: with a CPU quota, as many as are useful)",
+    )
+    command.add_argument("--place", type=parse_place, help=argparse.SUPPRESS)  # of one of those
     command.add_argument("--log-format", choices=FORMATS, default="text")
     bench = commands.add_parser("bench", help="measure what batches of a model cost")
     bench.add_argument("uri", help="the model: a path, file://, http:// or https://")
     bench.set_defaults(name=None, revision=None, digest=None, host="", port=0)
-    bench.set_defaults(drain_delay=0.0, max_body=0, log_format="text")
+    bench.set_defaults(drain_delay=0.0, max_body=0, log_format="text", workers=1, place=None)
     for loading in (command, bench):
         loading.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
         loading.add_argument(
@@ -93,6 +100,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def options_of(given: argparse.Namespace) -> Options:
     """Options with defaults that follow from the model's place."""
     uri = as_uri(given.uri)
+    # Without a quota nobody has said that the machine's cores are this server's.
+    chosen = 0 if given.threads is None and cgroup_quota() is not None else 1
+    size = given.place.size if given.place is not None else given.workers or 1
     return Options(
         uri=uri,
         name=given.name or Path(urlsplit(uri).path).stem or "model",
@@ -104,9 +114,11 @@ def options_of(given: argparse.Namespace) -> Options:
         cache=given.cache_dir,
         drain_delay=given.drain_delay,
         max_body=given.max_body,
-        threads=given.threads or usable_cpus(),
+        threads=given.threads or max(1, usable_cpus() // size),
+        workers=size if given.place is not None else given.workers or chosen,
+        place=given.place,
         # An operator names what it starts; a person wants to be told how to call it.
-        introduce=given.revision is None,
+        introduce=given.revision is None and given.place is None,
     )
 
 

@@ -11,27 +11,38 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
 from kohort_server.datatypes import BYTES, FIXED_SIZE, element_count
+from kohort_server.engine.cpu import affordable_processes
 from kohort_server.engine.interface import Signature
 from kohort_server.front.codec import Codec
 from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.limits import HttpLimits
-from kohort_server.front.metrics import ServerMetrics
 from kohort_server.front.port import Front
 from kohort_server.front.routes import Routes
 from kohort_server.front.served import ServedModel, Serving
 from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
+from kohort_server.workers import (
+    FirstProcess,
+    Place,
+    SharedCounts,
+    Workers,
+    group_name,
+    useful_workers,
+)
 
 BACKLOG = 4096
 LONGEST_DRAIN = 25.0  # seconds after the drain delay; then what is unanswered is given up
 LONGEST_CLOSE = 1.0  # seconds for the last clients to come to their end
 WRITTEN_ELEMENTS = 256  # of an example's tensor
 LOOK = 0.02  # seconds between looks for whether the last answer has gone out
+
+Loaded = tuple[WarmModel, int]  # with the number of processes that serve it
 
 log = logging.getLogger(__name__)
 
@@ -51,66 +62,111 @@ class Options:
     drain_delay: float
     max_body: int
     threads: int
+    workers: int = 1  # processes that share the port; 0 for as many as calibration finds useful
+    place: Place | None = None  # among those, of one that is not the first
     introduce: bool = False  # tell on stdout how the model is called
 
 
-async def serve(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises `StartFailure`."""
+async def serve(options: Options) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; the exit status. Raises `StartFailure`."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    lost = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    served = ServedModel(
-        options.name, options.revision, ServerMetrics(options.name, options.revision)
-    )
+    served = ServedModel(options.name, options.revision)
     services = Services(served)
     front = Front(Routes(served), HttpLimits(body=options.max_body), services.methods())
-    listener = await loop.create_server(
-        front.connection, options.host, options.port, backlog=BACKLOG
-    )
+    shared = options.workers != 1
+    listen = partial(loop.create_server, front.connection, options.host, options.port)
+    listener = None
+    if options.place is None:
+        listener = await listen(backlog=BACKLOG, reuse_port=shared)
+        log.info("listening on %s:%d, loading %s", options.host, options.port, options.uri)
     sweeper = loop.create_task(front.sweep())
-    log.info("listening on %s:%d, loading %s", options.host, options.port, options.uri)
-    model = await load_unless_stopped(options, stop)
-    if model is not None:
+    loaded = await load_unless_stopped(options, stop)
+    if loaded is not None:
+        model, size = loaded
+        place = options.place or Place(group_name(), 0, size)
+        if place.size > 1:
+            shared_counts = SharedCounts(place, served.metrics.counts)
+            await shared_counts.start()
+            served.others = shared_counts.others
+        workers = Workers(place)
         batcher = Batcher(model.engine, model.curve)
         codec = Codec(options.name, options.revision, model.engine.signature, model.batch)
         grpc_codec = GrpcCodec(options.name, served.versions, codec)
         # What lives for ever needs no look by the garbage collector at every pass.
         gc.collect()
         gc.freeze()
+        if options.place is None:
+            await workers.start()
+        elif await (first := FirstProcess()).lets_go():
+            listener = await listen(backlog=BACKLOG, reuse_port=True)
+            leaving = loop.create_task(first.gone())
+            leaving.add_done_callback(lambda _: stop.set())
+        else:
+            return 1
         served.start(Serving(model.engine, codec, grpc_codec, batcher))
+        workers.go(lost.set)
         services.ready_changed()
-        log.info("ready: %s", describe(model))
+        if options.place is None:
+            log.info("ready: %s", describe(model, size))
         if options.introduce:
             introduce(introduction(options, model.engine.signature))
-        await stop.wait()
+        await either(stop, lost)
+        workers.stop()
         served.draining = True
         services.ready_changed()
         await drain(front, options.drain_delay)
-        listener.close()
+        if listener is not None:
+            listener.close()
         await until(lambda: not (front.busy() or front.expecting()), LONGEST_CLOSE)
+        await workers.ended(LONGEST_DRAIN)
         batcher.close()
-    listener.close()
+    if listener is not None:
+        listener.close()
     front.close()
     await until(lambda: not front.connections, LONGEST_CLOSE)
     sweeper.cancel()
+    return 1 if lost.is_set() else 0
 
 
-async def load_unless_stopped(options: Options, stop: asyncio.Event) -> WarmModel | None:
+async def either(*events: asyncio.Event) -> None:
+    """Wait for the first of them."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def load_unless_stopped(options: Options, stop: asyncio.Event) -> Loaded | None:
     """The model, or None when the server is told to stop first."""
-    loaded = in_daemon_thread(
-        lambda: load(options.uri, options.digest, options.engine, options.cache, options.threads)
-    )
+    loaded = in_daemon_thread(lambda: load_and_choose(options))
     stopped = asyncio.ensure_future(stop.wait())
     loaded.add_done_callback(lambda _: stopped.cancel())
     await asyncio.wait([stopped])
     return loaded.result() if loaded.done() else None
 
 
-def in_daemon_thread(work: Callable[[], WarmModel]) -> asyncio.Future[WarmModel]:
+def load_and_choose(options: Options) -> Loaded:
+    """The model, and how many processes serve it; blocks for as long as it takes."""
+
+    def loaded(threads: int) -> WarmModel:
+        return load(options.uri, options.digest, options.engine, options.cache, threads)
+
+    model = loaded(options.threads)
+    if options.workers or options.threads == 1 or not model.curve.inline:
+        return model, options.workers or 1
+    alone = loaded(1)
+    size = min(useful_workers(options.threads, model.curve, alone.curve), affordable_processes())
+    return (alone, size) if size > 1 else (model, 1)
+
+
+def in_daemon_thread(work: Callable[[], Loaded]) -> asyncio.Future[Loaded]:
     """Run blocking work in a thread that does not keep the process from ending."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[WarmModel] = loop.create_future()
+    future: asyncio.Future[Loaded] = loop.create_future()
 
     def run() -> None:
         try:
@@ -182,10 +238,11 @@ def introduction(options: Options, signature: Signature) -> str:
     return f"\nHTTP and gRPC: {url}\n\n{call}\n\n"
 
 
-def describe(model: WarmModel) -> str:
+def describe(model: WarmModel, processes: int) -> str:
     """What calibration found, in a line."""
     where = "on the loop" if model.curve.inline else "in a thread"
-    return f"{describe_batch(model)} {where}; {describe_curve(model.curve)}"
+    many = f" of each of {processes} processes" if processes > 1 else ""
+    return f"{describe_batch(model)} {where}{many}; {describe_curve(model.curve)}"
 
 
 def describe_batch(model: WarmModel) -> str:

@@ -19,7 +19,6 @@ from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.front.codec import Codec
 from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.limits import HttpLimits
-from kohort_server.front.metrics import ServerMetrics
 from kohort_server.front.port import Front
 from kohort_server.front.routes import Routes
 from kohort_server.front.served import ServedModel, Serving
@@ -97,7 +96,7 @@ class World:
 def make_front(path: Path, name: str) -> Front:
     """All of a server but its sockets."""
     engine = OnnxRuntimeEngine(path, 1)
-    model = ServedModel(name, "r", ServerMetrics(name, "r"))
+    model = ServedModel(name, "r")
     codec = Codec(name, "r", engine.signature, engine.batch)
     model.start(
         Serving(engine, codec, GrpcCodec(name, model.versions, codec), Batcher(engine, CURVE))

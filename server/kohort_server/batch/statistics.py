@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 MOST_SIZES = 256  # that are told apart: a client may send any
 
@@ -55,3 +55,14 @@ class Statistics:
     def answered(self, output_time: float, requests: int) -> None:
         """A batch's answers were written."""
         self.output_time += output_time * requests
+
+    def add(self, other: Statistics) -> None:
+        """Count what another process has counted, too."""
+        for total in fields(self):
+            if total.name != "sizes":
+                both = getattr(self, total.name) + getattr(other, total.name)
+                setattr(self, total.name, both)
+        for rows, counted in other.sizes.items():
+            size = self.sizes.setdefault(rows, BatchSize())
+            for total in fields(size):
+                setattr(size, total.name, getattr(size, total.name) + getattr(counted, total.name))

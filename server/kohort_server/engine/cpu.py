@@ -1,9 +1,10 @@
-"""How many CPUs this process may really use: affinity and the cgroup's quota."""
+"""What this process may really use: CPUs by affinity and the cgroup's quota, and memory."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -29,3 +30,15 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = cgroup_quota(cgroup)
     return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
+
+
+def affordable_processes(cgroup: Path = CGROUP) -> int:
+    """How many processes like this one fit half of the cgroup's memory, at least 1."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((cgroup / name).read_text())
+        except (OSError, ValueError):  # there is none, or it is "max"
+            continue
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return max(1, limit // 2 // (pages * os.sysconf("SC_PAGE_SIZE")))
+    return sys.maxsize

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -18,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kohort_server.batch.batcher import Batcher
+from kohort_server.batch.statistics import Statistics
 
 # Seconds. A third apart below a second, where inference is.
 DURATION_BOUNDS = (
@@ -48,32 +52,36 @@ DURATION_BOUNDS = (
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # The header is the gateway's, but a server may be called without one: bound what a client can make.
 MAX_COHORTS = 200
-OTHER = "other"
+OTHER = b"other"
 
 
-class Series:
-    """Durations of the requests of one cohort with one status."""
+class Series(msgspec.Struct):
+    """Durations of the requests of one cohort with one status, by `DURATION_BOUNDS`, in seconds."""
 
-    __slots__ = ("buckets", "sum")
+    cohort: str
+    code: int
+    buckets: list[int]
+    sum: float = 0.0
 
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
-        self.sum = 0.0
+
+class Counts(msgspec.Struct):
+    """All that a process has counted, or several processes together."""
+
+    pids: list[int]
+    series: list[Series]
+    statistics: Statistics | None  # None while the model is being loaded
+    waiting: tuple[int, int, int]  # requests, rows and bytes of inputs in the queue
+    last: float  # time.time of the last answer, 0 before it
 
 
-class ServerMetrics(Collector):
+class ServerMetrics:
     """Counters of one model's requests; adding to them is cheap, reading them is not."""
 
-    def __init__(self, model: str, revision: str) -> None:
-        self._model = model
-        self._revision = revision
+    def __init__(self) -> None:
         self._series: dict[tuple[bytes, int], Series] = {}
         self._cohorts: set[bytes] = set()
         self._batcher: Batcher | None = None
         self._last = 0.0  # time.perf_counter of the last answer
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def watch(self, batcher: Batcher) -> None:
         """Tell of this batcher too."""
@@ -95,13 +103,63 @@ class ServerMetrics(Collector):
     def _new_series(self, cohort: bytes, code: int) -> Series:
         if cohort not in self._cohorts:
             if len(self._cohorts) >= MAX_COHORTS:
-                return self._series.setdefault((OTHER.encode(), code), Series())
-            self._cohorts.add(cohort)
-        return self._series.setdefault((cohort, code), Series())
+                cohort = OTHER
+            else:
+                self._cohorts.add(cohort)
+        new = Series(cohort.decode("latin-1"), code, [0] * (len(DURATION_BOUNDS) + 1))
+        return self._series.setdefault((cohort, code), new)
+
+    def counts(self) -> Counts:
+        """What was counted so far."""
+        batcher = self._batcher
+        return Counts(
+            [os.getpid()],
+            list(self._series.values()),
+            None if batcher is None else batcher.statistics,
+            (0, 0, 0)
+            if batcher is None
+            else (batcher.waiting_calls, batcher.waiting_rows, batcher.waiting_size),
+            time.time() - (time.perf_counter() - self._last) if self._last else 0.0,
+        )
+
+
+def together(parts: Sequence[Counts]) -> Counts:
+    """What several processes have counted, as if one had."""
+    if len(parts) == 1:
+        return parts[0]
+    series: dict[tuple[str, int], Series] = {}
+    for one in (one for part in parts for one in part.series):
+        none = Series(one.cohort, one.code, [0] * len(one.buckets))
+        total = series.setdefault((one.cohort, one.code), none)
+        total.buckets = [sum(pair) for pair in zip(total.buckets, one.buckets, strict=True)]
+        total.sum += one.sum
+    statistics = Statistics()
+    for part in parts:
+        if part.statistics is not None:
+            statistics.add(part.statistics)
+    calls, rows, size = (sum(part.waiting[index] for part in parts) for index in range(3))
+    return Counts(
+        [pid for part in parts for pid in part.pids],
+        list(series.values()),
+        statistics,
+        (calls, rows, size),
+        max(part.last for part in parts),
+    )
+
+
+class Exposition(Collector):
+    """Counts as Prometheus's and Triton's clients know them."""
+
+    def __init__(self, model: str, revision: str, counts: Counts) -> None:
+        self._model = model
+        self._revision = revision
+        self._counts = counts
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, as prometheus_client asks for them."""
@@ -114,22 +172,25 @@ class ServerMetrics(Collector):
             "From the last byte of an inference request to its answer.",
             labels=labels,
         )
-        for (cohort, code), series in self._series.items():
-            values = [self._model, self._revision, cohort.decode("latin-1"), str(code)]
+        for series in self._counts.series:
+            values = [self._model, self._revision, series.cohort, str(series.code)]
             requests.add_metric(values, sum(series.buckets))
             durations.add_metric(values, cumulative(DURATION_BOUNDS, series.buckets), series.sum)
         yield requests
         yield durations
-        if self._batcher is not None:
-            yield from self._queue(self._batcher)
-            yield from self._triton(self._batcher)
+        if self._counts.statistics is not None:
+            yield from self._queue(self._counts.statistics)
+            yield from self._triton(self._counts.statistics)
+        yield from process_metrics(self._counts.pids)
 
-    def _queue(self, batcher: Batcher) -> Iterable[Metric]:
-        for name, told, value in (
-            ("queue_requests", "Requests that wait for the model.", batcher.waiting_calls),
-            ("queue_rows", "Rows that wait for the model.", batcher.waiting_rows),
-            ("queue_bytes", "Bytes of inputs that wait for the model.", batcher.waiting_size),
+    def _queue(self, statistics: Statistics) -> Iterable[Metric]:
+        for value, name, told in zip(
+            self._counts.waiting,
+            ("queue_requests", "queue_rows", "queue_bytes"),
+            ("Requests", "Rows", "Bytes of inputs"),
+            strict=True,
         ):
+            told = f"{told} that wait for the model."
             gauge = GaugeMetricFamily(f"kohort_server_{name}", told, labels=["model", "revision"])
             gauge.add_metric([self._model, self._revision], value)
             yield gauge
@@ -137,16 +198,14 @@ class ServerMetrics(Collector):
             "kohort_server_batch_rows", "Rows per run of the model.", labels=["model", "revision"]
         )
         buckets = [0] * (len(BATCH_BOUNDS) + 1)
-        statistics = batcher.statistics
         for rows, size in statistics.sizes.items():
             buckets[bisect_left(BATCH_BOUNDS, rows)] += size.batches
         counts = cumulative(BATCH_BOUNDS, buckets)
         batches.add_metric([self._model, self._revision], counts, statistics.rows)
         yield batches
 
-    def _triton(self, batcher: Batcher) -> Iterable[Metric]:
+    def _triton(self, statistics: Statistics) -> Iterable[Metric]:
         """The same under the names, labels and units of Triton, for dashboards that exist."""
-        statistics = batcher.statistics
         success, seconds = self._answered(lambda code: code == 200)
         labels = {"model": self._model, "version": self._revision}
         for name, told, value in (
@@ -172,22 +231,21 @@ class ServerMetrics(Collector):
             [({**labels, "reason": reason}, count) for reason, count in failures.items()],
         )
         pending = Metric("nv_inference_pending_request_count", "Requests that wait.", "gauge")
-        pending.add_sample("nv_inference_pending_request_count", labels, batcher.waiting_calls)
+        pending.add_sample("nv_inference_pending_request_count", labels, self._counts.waiting[0])
         yield pending
 
     def _answered(self, wanted: Callable[[int], bool]) -> tuple[int, float]:
         """How many requests were answered with such a code, and their time in seconds."""
-        series = [series for (_, code), series in self._series.items() if wanted(code)]
+        series = [series for series in self._counts.series if wanted(series.code)]
         return sum(sum(s.buckets) for s in series), sum(s.sum for s in series)
 
-    def statistics(self, batcher: Batcher) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """The same in the form of the protocol's statistics extension."""
-        statistics = batcher.statistics
+        statistics = self._counts.statistics or Statistics()
         success, success_time = self._answered(lambda code: code == 200)
         failed, failed_time = self._answered(lambda code: code != 200)
-        ago = time.perf_counter() - self._last
         return {
-            "last_inference": int((time.time() - ago) * 1000) if self._last else 0,
+            "last_inference": int(self._counts.last * 1000),
             "inference_count": statistics.rows,
             "execution_count": statistics.batches,
             "inference_stats": {
@@ -226,3 +284,19 @@ def cumulative(bounds: Iterable[float], buckets: Iterable[int]) -> list[tuple[st
     """Prometheus's cumulative buckets, the last one without a bound."""
     names = [*map(str, bounds), "+Inf"]
     return list(zip(names, map(float, accumulate(buckets)), strict=True))
+
+
+def process_metrics(pids: Sequence[int]) -> Iterable[Metric]:
+    """Memory, CPU time and the like of processes together; since when, and limits, of the first."""
+    families = [
+        {
+            family.name: family
+            for family in ProcessCollector(pid=partial(str, pid), registry=None).collect()
+        }
+        for pid in pids
+    ]
+    for name, first in families[0].items():
+        if name not in ("process_start_time_seconds", "process_max_fds"):
+            total = sum(told[name].samples[0].value for told in families if name in told)
+            first.samples = [first.samples[0]._replace(value=total)]
+        yield first

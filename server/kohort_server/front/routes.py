@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -53,7 +53,7 @@ class Routes:
             "/v2": (b"GET", tell(model.server_metadata)),
             "/v2/health/live": (b"GET", tell(lambda: {"live": True})),
             "/v2/health/ready": (b"GET", self._ready),
-            "/v2/models/stats": (b"GET", tell(model.statistics)),
+            "/v2/models/stats": (b"GET", self._statistics),
             "/v2/repository/index": (b"POST", self._index),
             "/metrics": (b"GET", self._prometheus),
         }
@@ -62,7 +62,7 @@ class Routes:
             table[base] = (b"GET", tell(model.metadata))
             table[f"{base}/ready"] = (b"GET", self._model_ready)
             table[f"{base}/config"] = (b"GET", tell(model.config))
-            table[f"{base}/stats"] = (b"GET", tell(model.statistics))
+            table[f"{base}/stats"] = (b"GET", self._statistics)
             table[f"{base}/infer"] = (b"POST", self._infer)
         for what in ("load", "unload"):
             table[f"/v2/repository/models/{model.name}/{what}"] = (b"POST", refuse_loading)
@@ -84,7 +84,7 @@ class Routes:
         try:
             handler(exchange)
         except RequestError as error:
-            exchange.respond_error(error.status, error.message, error.retry_after)
+            respond_refusal(exchange, error)
         except Exception:
             path = exchange.path.decode("latin-1")
             log.exception("answering %s failed", path, extra=trace_of(exchange.headers))
@@ -122,7 +122,18 @@ class Routes:
         if THROUGH_GATEWAY in exchange.headers:  # clients are not to see who else is one
             exchange.respond_error(404, self._not_found(exchange.path))
             return
-        exchange.respond(200, self._model.metrics.text(), CONTENT_TYPE_LATEST.encode())
+        self._model.counted(
+            lambda counted: exchange.respond(200, counted.text(), CONTENT_TYPE_LATEST.encode()),
+            partial(respond_refusal, exchange),
+        )
+
+    def _statistics(self, exchange: Exchange) -> None:
+        model = self._model
+        model.loaded()
+        model.counted(
+            lambda counted: exchange.respond(200, encode_json(model.statistics(counted))),
+            partial(respond_refusal, exchange),
+        )
 
     def _infer(self, exchange: Exchange) -> None:
         try:
@@ -175,8 +186,13 @@ class HttpCall(InferCall):
 
 def refuse(model: ServedModel, exchange: Exchange, error: RequestError) -> None:
     """Answer an inference request with an error, and count it."""
-    exchange.respond_error(error.status, error.message, error.retry_after)
+    respond_refusal(exchange, error)
     model.metrics.observe(exchange.headers.get(COHORT, b""), error.status, exchange.received)
+
+
+def respond_refusal(exchange: Exchange, error: RequestError) -> None:
+    """Answer with an error."""
+    exchange.respond_error(error.status, error.message, error.retry_after)
 
 
 def tell(values: Callable[[], dict[str, Any]]) -> Callable[[Exchange], None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +15,7 @@ from kohort_server.engine.interface import Engine, TensorSpec
 from kohort_server.errors import RequestError
 from kohort_server.front.codec import Codec
 from kohort_server.front.grpc_codec import GrpcCodec
-from kohort_server.front.metrics import ServerMetrics
+from kohort_server.front.metrics import Counts, Exposition, ServerMetrics, together
 
 VERSION_ALIAS = "1"  # what clients that insist on a version send when they know none
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
@@ -21,6 +24,8 @@ LOAD_REFUSED = (
     "models are neither loaded nor unloaded here: this server serves one model for as long as it "
     "lives, and the operator decides which; change the ModelDeployment"
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,14 @@ class Serving:
 class ServedModel:
     """What both protocols tell about the model, as plain values named as in the protocol."""
 
-    def __init__(self, name: str, revision: str, metrics: ServerMetrics) -> None:
+    def __init__(self, name: str, revision: str) -> None:
         self.name = name
         self.revision = revision
         self.versions = (revision, VERSION_ALIAS)
-        self.metrics = metrics
+        self.metrics = ServerMetrics()
+        # What the other processes have counted that serve the same port, if there are any.
+        self.others: Callable[[], Awaitable[list[Counts]]] | None = None
+        self._asking: set[asyncio.Future[list[Counts]]] = set()
         self.serving: Serving | None = None
         self.draining = False
 
@@ -109,18 +117,33 @@ class ServedModel:
             config["dynamic_batching"] = {"max_queue_delay_microseconds": 0}
         return config
 
-    def statistics(self) -> dict[str, Any]:
+    def counted(
+        self, told: Callable[[Exposition], None], failed: Callable[[RequestError], None]
+    ) -> None:
+        """Tell what was counted since the start, by all processes together; now, or soon."""
+
+        def answered(done: asyncio.Future[list[Counts]]) -> None:
+            self._asking.discard(done)
+            if (error := done.exception()) is None:
+                told(self._exposition(done.result()))
+            else:  # rather nothing than a part of it
+                log.warning("not all processes tell what they have counted: %r", error)
+                failed(RequestError(503, "not all processes of this server answer", retry_after=1))
+
+        if self.others is None:
+            told(self._exposition([]))
+        else:
+            asking = asyncio.ensure_future(self.others())
+            self._asking.add(asking)
+            asking.add_done_callback(answered)
+
+    def _exposition(self, others: list[Counts]) -> Exposition:
+        return Exposition(self.name, self.revision, together([self.metrics.counts(), *others]))
+
+    def statistics(self, counted: Exposition) -> dict[str, Any]:
         """Counts and durations since the start, in Triton's terms."""
-        batcher = self.loaded().batcher
-        return {
-            "model_stats": [
-                {
-                    "name": self.name,
-                    "version": self.revision,
-                    **self.metrics.statistics(batcher),
-                }
-            ]
-        }
+        stats = {"name": self.name, "version": self.revision, **counted.statistics()}
+        return {"model_stats": [stats]}
 
     def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
         """All models: this one."""

@@ -16,6 +16,7 @@ from kohort_server.front.codec import InferRequest
 from kohort_server.front.grpc import STATUSES, UNKNOWN, GrpcStream, Method
 from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.hpack import Headers
+from kohort_server.front.metrics import Exposition
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
 from kohort_server.logs import trace_of
 from kohort_server.rpc import descriptors, protobuf
@@ -47,7 +48,6 @@ class Services:
             "ServerMetadata": lambda _: self._model.server_metadata(),
             "ModelMetadata": self._about(self._model.metadata),
             "ModelConfig": self._about(lambda: {"config": self._model.config()}),
-            "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda asked: {
                 "models": self._model.index(asked.get("ready", False))
             },
@@ -57,6 +57,9 @@ class Services:
         table = {
             "inference.GRPCInferenceService/ModelInfer": Method(self._infer),
             "inference.GRPCInferenceService/ModelStreamInfer": Method(self._stream_infer, True),
+            "inference.GRPCInferenceService/ModelStatistics": Method(
+                answering("inference.ModelStatistics", self._statistics)
+            ),
             "grpc.health.v1.Health/Check": Method(unary("grpc.health.v1.HealthCheck", self._check)),
             "grpc.health.v1.Health/Watch": Method(self._watch, lasting=True),
         }
@@ -79,10 +82,17 @@ class Services:
         self._model.check(asked.get("name", ""), asked.get("version", ""))
         return {"ready": self._model.ready}
 
-    def _statistics(self, asked: Values) -> Values:
+    def _statistics(self, stream: GrpcStream, asked: Values) -> None:
+        model = self._model
         if asked.get("name"):
-            self._model.check(asked["name"], asked.get("version", ""))
-        return self._model.statistics()
+            model.check(asked["name"], asked.get("version", ""))
+        model.loaded()
+
+        def told(counted: Exposition) -> None:
+            response = model.statistics(counted)
+            stream.reply([protobuf.encode("inference.ModelStatisticsResponse", response)])
+
+        model.counted(told, partial(finish_refused, stream))
 
     # Inference.
 
@@ -151,16 +161,31 @@ class Services:
 def unary(name: str, answer: Callable[[Values], Values]) -> Callable[[GrpcStream, Message], None]:
     """A method whose messages are `name` with Request and Response after it."""
 
+    def respond(stream: GrpcStream, asked: Values) -> None:
+        stream.reply([protobuf.encode(f"{name}Response", answer(asked))])
+
+    return answering(name, respond)
+
+
+def answering(
+    name: str, respond: Callable[[GrpcStream, Values], None]
+) -> Callable[[GrpcStream, Message], None]:
+    """A method whose request is `name` with Request after it; it is answered now or later."""
+
     def handle(stream: GrpcStream, message: Message) -> None:
         try:
-            told = answer(protobuf.decode(f"{name}Request", message))
-            stream.reply([protobuf.encode(f"{name}Response", told)])
+            respond(stream, protobuf.decode(f"{name}Request", message))
         except ProtobufError as error:
             stream.finish(STATUSES[400], f"the message is no {name}Request: {error}")
         except RequestError as error:
-            stream.finish(STATUSES.get(error.status, UNKNOWN), error.message, error.retry_after)
+            finish_refused(stream, error)
 
     return handle
+
+
+def finish_refused(stream: GrpcStream, error: RequestError) -> None:
+    """End a call with an error."""
+    stream.finish(STATUSES.get(error.status, UNKNOWN), error.message, error.retry_after)
 
 
 def failed() -> RequestError:
@@ -204,8 +229,7 @@ class GrpcCall(InferCall):
 
 def refuse(model: ServedModel, stream: GrpcStream, error: RequestError) -> None:
     """End a call with an error, and count it."""
-    status = STATUSES.get(error.status, UNKNOWN)
-    stream.finish(status, error.message, error.retry_after)
+    finish_refused(stream, error)
     model.metrics.observe(stream.headers.get(COHORT, b""), error.status, stream.received)
 
 
