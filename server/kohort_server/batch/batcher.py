@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from numpy.typing import NDArray
@@ -62,7 +63,10 @@ class Batcher:
         self._waiting_size = 0
         self._busy = False
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(1, "engine")  # starts its thread when it is used
+        # Batches for the engine's thread, None to end it. An executor and its futures would cost
+        # more than the rest of the way there and back.
+        self._handed: SimpleQueue[list[Call] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None  # from the first batch that needs it
         self._wary = 0  # runs that still go to the thread although the curve says the loop
         self._buffers = Buffers()  # of the thread that runs the model
         self.statistics = Statistics()
@@ -112,7 +116,7 @@ class Batcher:
 
     def close(self) -> None:
         """Let go of the engine's thread; nothing may wait any more."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._handed.put(None)
 
     def _dispatch(self) -> None:
         calls = self._next_batch()
@@ -125,15 +129,27 @@ class Batcher:
             else:
                 self._busy = False
         else:
-            future = self._loop.run_in_executor(self._executor, self._run, calls)
-            future.add_done_callback(lambda done: self._ran_in_thread(calls, done))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+                self._thread.start()
+            self._handed.put(calls)
 
-    def _ran_in_thread(self, calls: list[Call], done: asyncio.Future[Outcomes]) -> None:
+    def _work(self) -> None:
+        """Run batches, in the engine's thread."""
+        while (calls := self._handed.get()) is not None:
+            outcomes = self._run(calls)
+            try:
+                self._loop.call_soon_threadsafe(self._ran_in_thread, calls, outcomes)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            del calls, outcomes  # while this thread waits, their memory is used again
+
+    def _ran_in_thread(self, calls: list[Call], outcomes: Outcomes) -> None:
         if self._waiting:
             self._dispatch()  # before the answers are written: the model is what is scarce
         else:
             self._busy = False
-        self._finish(calls, done.result())
+        self._finish(calls, outcomes)
 
     def _finish(self, calls: list[Call], outcomes: Outcomes) -> None:
         start = time.perf_counter()
