@@ -146,6 +146,39 @@ def show(name: str, runs: list[Any]) -> None:
     )
 
 
+def measure_bare(engine: OnnxRuntimeEngine, seconds: float) -> Any:
+    """The same of the engine alone, in this process."""
+    count, cpu, start = 0, time.process_time(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        engine.run({"x": ROW})
+        count += 1
+    taken = time.perf_counter() - start
+    return count / taken, (time.process_time() - cpu) * 1e6 / count
+
+
+def beside_bare(model: Path, cores: list[int], given: argparse.Namespace) -> None:
+    """Images through the server and through the engine alone in turns on one core, and their ratio."""
+    engine = OnnxRuntimeEngine(model, threads=1)
+    with server(model, cores[0]) as (pid, port):
+        for protocol in ("binary", "grpc"):
+            for connections in given.connections:
+                measure(pid, port, protocol, connections, 0.5)
+                runs = []
+                for _ in range(given.runs):
+                    os.sched_setaffinity(0, {cores[0]})
+                    bare = measure_bare(engine, given.seconds)
+                    os.sched_setaffinity(0, {cores[-1]})
+                    runs.append((measure(pid, port, protocol, connections, given.seconds), bare))
+                name = f"images, {protocol}, {connections} connections"
+                show(f"server, {name}", [run[0] for run in runs])
+                show("bare `session.run` in the same turns", [run[1] for run in runs])
+                rate = statistics.median(served[0] / bare[0] for served, bare in runs)
+                cost = statistics.median(bare[1] / served[1] for served, bare in runs)
+                print(
+                    f"| bare to server, median of the turns | {rate:.2f} | {cost:.2f} |", flush=True
+                )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -164,7 +197,6 @@ def main() -> None:
         for name, started in (
             ("received, nothing else", lambda: floor(cores[0], whole)),
             ("server, first element", lambda: server(first, cores[0])),
-            ("server, images", lambda: server(images, cores[0])),
         ):
             with started() as (pid, port):
                 for protocol in ("binary", "grpc") if name.startswith("server") else ("binary",):
@@ -176,17 +208,7 @@ def main() -> None:
                         ]
                         show(f"{name}, {protocol}, {connections} connections", runs)
                 print(f"resident: {resident_megabytes(pid):.0f} MB", file=sys.stderr)
-        os.sched_setaffinity(0, {cores[0]})
-        engine = OnnxRuntimeEngine(images, threads=1)
-        runs = []
-        for _ in range(given.runs):
-            count, cpu, start = 0, time.process_time(), time.perf_counter()
-            while time.perf_counter() - start < given.seconds:
-                engine.run({"x": ROW})
-                count += 1
-            taken = time.perf_counter() - start
-            runs.append((count / taken, (time.process_time() - cpu) * 1e6 / count))
-        show("bare `session.run`, images", runs)
+        beside_bare(images, cores, given)
 
 
 if __name__ == "__main__":

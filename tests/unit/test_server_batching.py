@@ -194,6 +194,52 @@ async def test_beyond_its_bound_the_queue_refuses_at_once_and_says_when_to_retry
     batcher.close()
 
 
+async def test_the_wait_is_estimated_from_how_long_runs_take_now_not_from_the_calibration_alone() -> (
+    None
+):
+    def throttled(rows: Any) -> Any:
+        time.sleep(0.01)
+        return affine(rows)
+
+    curve = Curve({1: 0.001}, max_rows=1, inline=False)
+    batcher = Batcher(FunctionEngine(throttled, "none"), curve, QueueLimits(wait=0.1))
+    for _ in range(30):  # what it learns from
+        call = FutureCall(constant_rows(1))
+        batcher.submit(call)
+        await call.outcome
+    calls = [FutureCall(constant_rows(value)) for value in range(60)]
+    refused = 0
+    for call in calls:
+        try:
+            batcher.submit(call)
+        except RequestError:
+            refused += 1
+    assert refused > 30  # by the calibration all would wait for 60 ms
+    await asyncio.gather(*(call.outcome for call in calls[: len(calls) - refused]))
+    batcher.close()
+
+
+async def test_what_could_not_be_answered_in_time_any_more_is_not_run_while_others_wait() -> None:
+    engine = FunctionEngine(affine)
+    curve = Curve({1: 10.0}, max_rows=1, inline=False)
+    batcher = Batcher(engine, curve, QueueLimits(wait=60.0))
+    hasty = FutureCall(constant_rows(1))
+    hasty.deadline = hasty.received + 5
+    patient = FutureCall(constant_rows(2))
+    batcher.submit(hasty)
+    batcher.submit(patient)
+    await patient.outcome
+    with pytest.raises(RequestError) as raised:
+        await hasty.outcome
+    assert raised.value.status == 504
+    assert engine.ran == [1]
+    alone = FutureCall(constant_rows(3))
+    alone.deadline = alone.received + 5  # nothing else to do: perhaps the estimate is wrong
+    batcher.submit(alone)
+    await alone.outcome
+    batcher.close()
+
+
 @pytest.mark.parametrize("kind", ["fixed", "none"])
 async def test_the_wait_of_requests_that_run_alone_is_that_of_their_whole_runs(kind: str) -> None:
     curve = Curve({4: 0.01}, max_rows=4, inline=False)  # the model was exported for four rows

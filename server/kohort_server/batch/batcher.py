@@ -45,6 +45,11 @@ LONGEST_INLINE = 0.02
 OWN_TIME = 0.005
 WARY_RUNS = 1000
 
+# How long runs take now, relative to the calibration: a machine that has other work or is throttled
+# makes them slower. Each run counts for this share, and none as more than so many times slower.
+RECENT = 0.1
+SLOWEST = 10.0
+
 
 class Batcher:
     """Runs calls on one engine. All methods belong to the loop's thread."""
@@ -67,6 +72,7 @@ class Batcher:
         # more than the rest of the way there and back.
         self._handed: SimpleQueue[list[Call] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None  # from the first batch that needs it
+        self._slowness = 1.0  # of recent runs, relative to the calibration
         self._wary = 0  # runs that still go to the thread although the curve says the loop
         self._buffers = Buffers()  # of the thread that runs the model
         self.statistics = Statistics()
@@ -94,7 +100,7 @@ class Batcher:
     def submit(self, call: Call) -> None:
         """Queue a call; raises `RequestError` 503 when the wait would be too long, or in vain."""
         rows = call.rows
-        wait = self._waiting_rows * self._seconds_per_row
+        wait = self._waiting_rows * self._seconds_per_row * self._slowness
         if self._waiting and (
             len(self._waiting) >= self._limits.calls
             or self._waiting_size + call.size > self._limits.size
@@ -164,6 +170,7 @@ class Batcher:
         now = time.perf_counter()
         queued = 0.0
         expired: list[Call] = []
+        soonest = now + self._curve.expected(1) * self._slowness
         while waiting:
             call = waiting[0]
             if calls and (
@@ -177,7 +184,8 @@ class Batcher:
             self._waiting_size -= call.size
             if call.abandoned:
                 self.statistics.cancelled += 1
-            elif call.deadline < now:
+            # Where there is nothing else to do a run is tried: perhaps the estimate is wrong.
+            elif call.deadline < (soonest if waiting else now):
                 expired.append(call)
             else:
                 calls.append(call)
@@ -199,8 +207,11 @@ class Batcher:
             if len(calls) == 1:
                 return error
         finally:
-            slow = time.perf_counter() - begun > LONGEST_INLINE
-            if slow and time.thread_time() - before > OWN_TIME:
+            taken = time.perf_counter() - begun
+            rows = sum([call.rows for call in calls]) if self._batched else 1
+            times = min(taken / self._curve.expected(rows), SLOWEST)
+            self._slowness += (times - self._slowness) * RECENT
+            if taken > LONGEST_INLINE and time.thread_time() - before > OWN_TIME:
                 self._wary = WARY_RUNS
             elif self._wary:
                 self._wary -= 1

@@ -51,6 +51,13 @@ class Curve:
         """Time per row at the chosen batch size: what a queue's wait is estimated with."""
         return self.seconds[self.max_rows] / self.max_rows
 
+    def expected(self, rows: int) -> float:
+        """Time of a run of so many rows, at least of the smallest that was measured."""
+        for size, seconds in self.seconds.items():  # ascending
+            if size >= rows:
+                return seconds
+        return self.seconds_per_row * rows
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
