@@ -72,11 +72,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="processes that share the port (default: with a CPU quota, as many as are useful)",
     )
     command.add_argument("--place", type=parse_place, help=argparse.SUPPRESS)  # of one of those
+    command.add_argument("--debug", action="store_true", help="answer /debug/stacks, /debug/state")
     command.add_argument("--log-format", choices=FORMATS, default="text")
     bench = commands.add_parser("bench", help="measure what batches of a model cost")
     bench.add_argument("uri", help="the model: a path, file://, http:// or https://")
     bench.set_defaults(name=None, revision=None, digest=None, host="", port=0)
-    bench.set_defaults(drain_delay=0.0, max_body=0, log_format="text", workers=1, place=None)
+    bench.set_defaults(
+        drain_delay=0.0, max_body=0, log_format="text", workers=1, place=None, debug=False
+    )
     for loading in (command, bench):
         loading.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
         loading.add_argument(
@@ -117,6 +120,7 @@ def options_of(given: argparse.Namespace) -> Options:
         threads=given.threads or max(1, usable_cpus() // size),
         workers=size if given.place is not None else given.workers or chosen,
         place=given.place,
+        debug=given.debug,
         # An operator names what it starts; a person wants to be told how to call it.
         introduce=given.revision is None and given.place is None,
     )

@@ -64,6 +64,7 @@ class Options:
     threads: int
     workers: int = 1  # processes that share the port; 0 for as many as calibration finds useful
     place: Place | None = None  # among those, of one that is not the first
+    debug: bool = False  # tell at /debug/… what the process is doing
     introduce: bool = False  # tell on stdout how the model is called
 
 
@@ -76,7 +77,9 @@ async def serve(options: Options) -> int:
         loop.add_signal_handler(number, stop.set)
     served = ServedModel(options.name, options.revision)
     services = Services(served)
-    front = Front(Routes(served), HttpLimits(body=options.max_body), services.methods())
+    front = Front(
+        Routes(served, options.debug), HttpLimits(body=options.max_body), services.methods()
+    )
     shared = options.workers != 1
     listen = partial(loop.create_server, front.connection, options.host, options.port)
     listener = None

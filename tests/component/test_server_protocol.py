@@ -300,6 +300,18 @@ def test_no_metric_is_lost_when_cohorts_are_made_up(server: ServerProcess) -> No
     assert len(totals) <= 201
 
 
+def test_what_the_process_is_doing_is_told_only_where_that_was_asked_for(
+    server: ServerProcess, model: Path
+) -> None:
+    assert server.call("GET", "/debug/stacks").status == 404
+    with serving(model, "--debug") as debugged:
+        assert "MainThread:" in debugged.call("GET", "/debug/stacks").body.decode()
+        state = debugged.call("GET", "/debug/state").json
+        assert (state["connections"], state["unanswered"], state["body_bytes"]) == (1, 1, 0)
+        through_gateway = {"x-kohort-revision": "r1"}
+        assert debugged.call("GET", "/debug/state", headers=through_gateway).status == 404
+
+
 def test_clients_of_a_gateway_see_no_metrics(server: ServerProcess) -> None:
     through_gateway = server.call("GET", "/metrics", headers={"x-kohort-revision": "r1"})
     assert through_gateway.status == 404

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import threading
+import traceback
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -42,9 +46,13 @@ decode_index = msgspec.json.Decoder(IndexRequest).decode
 class Routes:
     """Answers every request of plain HTTP; inference begins when the model is there."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, debug: bool = False) -> None:
+        """With `debug`, two paths more tell what the process is doing."""
         self._model = model
         self._table = self._paths()
+        if debug:
+            self._table[b"/debug/stacks"] = (b"GET", self._inside(stacks))
+            self._table[b"/debug/state"] = (b"GET", self._inside(self._state))
 
     def _paths(self) -> dict[bytes, tuple[bytes, Callable[[Exchange], None]]]:
         """Path → (method, handler)."""
@@ -55,7 +63,7 @@ class Routes:
             "/v2/health/ready": (b"GET", self._ready),
             "/v2/models/stats": (b"GET", self._statistics),
             "/v2/repository/index": (b"POST", self._index),
-            "/metrics": (b"GET", self._prometheus),
+            "/metrics": (b"GET", self._inside(self._prometheus)),
         }
         bare = f"/v2/models/{model.name}"
         for base in (bare, *(f"{bare}/versions/{version}" for version in model.versions)):
@@ -118,14 +126,35 @@ class Routes:
             raise RequestError(400, f"the request is not valid: {error}") from error
         exchange.respond(200, encode_json(self._model.index(asked.ready)))
 
+    def _inside(self, answer: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+        """A handler for those inside: clients of a gateway are not to see who else is one."""
+
+        def handle(exchange: Exchange) -> None:
+            if THROUGH_GATEWAY in exchange.headers:
+                exchange.respond_error(404, self._not_found(exchange.path))
+            else:
+                answer(exchange)
+
+        return handle
+
     def _prometheus(self, exchange: Exchange) -> None:
-        if THROUGH_GATEWAY in exchange.headers:  # clients are not to see who else is one
-            exchange.respond_error(404, self._not_found(exchange.path))
-            return
         self._model.counted(
             lambda counted: exchange.respond(200, counted.text(), CONTENT_TYPE_LATEST.encode()),
             partial(respond_refusal, exchange),
         )
+
+    def _state(self, exchange: Exchange) -> None:
+        front = exchange.connection.front
+        calls, rows, size = self._model.metrics.counts().waiting
+        told = {
+            "connections": len(front.connections),
+            "unanswered": front.unanswered,
+            "body_bytes": front.body_bytes,
+            "slot_bytes": front.buffers.held,
+            "queue": {"requests": calls, "rows": rows, "bytes": size},
+            "garbage": gc.get_stats(),
+        }
+        exchange.respond(200, encode_json(told))
 
     def _statistics(self, exchange: Exchange) -> None:
         model = self._model
@@ -188,6 +217,16 @@ def refuse(model: ServedModel, exchange: Exchange, error: RequestError) -> None:
     """Answer an inference request with an error, and count it."""
     respond_refusal(exchange, error)
     model.metrics.observe(exchange.headers.get(COHORT, b""), error.status, exchange.received)
+
+
+def stacks(exchange: Exchange) -> None:
+    """Where every thread is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    told = [
+        f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    ]
+    exchange.respond(200, "\n".join(told).encode(), b"text/plain; charset=utf-8")
 
 
 def respond_refusal(exchange: Exchange, error: RequestError) -> None:
