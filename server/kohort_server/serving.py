@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
+from kohort_server.building import Request
 from kohort_server.datatypes import BYTES, FIXED_SIZE, element_count
 from kohort_server.engine.interface import Signature
 from kohort_server.front.codec import Codec
@@ -44,13 +45,12 @@ class Options:
     name: str
     revision: str
     digest: str | None
-    engine: str
     host: str
     port: int
     cache: Path
     drain_delay: float
     max_body: int
-    threads: int
+    engine: Request
     introduce: bool = False  # tell on stdout how the model is called
 
 
@@ -99,7 +99,7 @@ async def serve(options: Options) -> None:
 async def load_unless_stopped(options: Options, stop: asyncio.Event) -> WarmModel | None:
     """The model, or None when the server is told to stop first."""
     loaded = in_daemon_thread(
-        lambda: load(options.uri, options.digest, options.engine, options.cache, options.threads)
+        lambda: load(options.uri, options.digest, options.engine, options.cache)
     )
     stopped = asyncio.ensure_future(stop.wait())
     loaded.add_done_callback(lambda _: stopped.cancel())
@@ -185,7 +185,8 @@ def introduction(options: Options, signature: Signature) -> str:
 def describe(model: WarmModel) -> str:
     """What calibration found, in a line."""
     where = "on the loop" if model.curve.inline else "in a thread"
-    return f"{describe_batch(model)} {where}; {describe_curve(model.curve)}"
+    engine = f"{model.engine.name} in {model.engine.precision}"
+    return f"{engine}, {describe_batch(model)} {where}; {describe_curve(model.curve)}"
 
 
 def describe_batch(model: WarmModel) -> str:

@@ -21,8 +21,9 @@ from kohort.api.routing import HeaderName, Preview, Route
 class EngineType(StrEnum):
     """What runs the model."""
 
-    AUTO = "Auto"
     ONNX_RUNTIME = "ONNXRuntime"
+    OPENVINO = "OpenVINO"
+    AUTO = "Auto"
 
 
 class Model(SpecStruct, frozen=True):
@@ -66,8 +67,12 @@ class Engine(SpecStruct, frozen=True):
 
     type: Annotated[
         EngineType,
-        Meta(description="Auto takes the fastest engine that the pod's hardware has."),
-    ] = EngineType.AUTO
+        Meta(
+            description="ONNXRuntime runs the model as it is. OpenVINO is built and compared with it "
+            "when a pod starts. Auto builds all that the pod has, and takes the fastest that gives the "
+            "same answers. What is built is kept in the volume called cache."
+        ),
+    ] = EngineType.ONNX_RUNTIME
 
 
 class GPUCapacity(StrEnum):
