@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "an engine that is unknown": (
         {"engine": {"type": "Magic"}},
-        'supported values: "ONNXRuntime", "OpenVINO", "Auto"',
+        'supported values: "Auto", "ONNXRuntime", "OpenVINO"',
     ),
     "no replicas": ({"replicas": 0}, "spec.replicas"),
     "a duration that is none": ({"progressDeadline": "ten minutes"}, "spec.progressDeadline"),
