@@ -62,6 +62,14 @@ class Model(SpecStruct, frozen=True):
     ] = ""
 
 
+class Precision(StrEnum):
+    """The number format that a network computes in."""
+
+    FP32 = "FP32"
+    BF16 = "BF16"
+    FP16 = "FP16"
+
+
 class Engine(SpecStruct, frozen=True):
     """How the model is run."""
 
@@ -73,6 +81,13 @@ class Engine(SpecStruct, frozen=True):
             "same answers. What is built is kept in the volume called cache."
         ),
     ] = EngineType.ONNX_RUNTIME
+    precision: Annotated[
+        Precision,
+        Meta(
+            description="The lowest that may be computed in. Answers in a lower one are compared with the "
+            "model's own before any client gets them."
+        ),
+    ] = Precision.FP32
 
 
 class GPUCapacity(StrEnum):
@@ -160,9 +175,19 @@ class Spec(SpecStruct, frozen=True):
             ),
         ),
     ]
-    engine: Annotated[Engine, Meta(description="How the model is run.")] = field(
-        default_factory=Engine
-    )
+    engine: Annotated[
+        Engine,
+        Meta(
+            description="How the model is run.",
+            extra_json_schema=rules(
+                (
+                    "!has(self.precision) || self.precision == 'FP32' || self.type != 'ONNXRuntime'",
+                    "ONNXRuntime computes in the model's own precision: set type to OpenVINO or Auto with "
+                    "another one",
+                )
+            ),
+        ),
+    ] = field(default_factory=Engine)
     replicas: Annotated[
         int,
         Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients."),
