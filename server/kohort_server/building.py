@@ -18,7 +18,7 @@ from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, Kind
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import Golden, drawn, read
+from kohort_server.gate.golden import Golden, digest_of_golden, drawn, read
 from kohort_server.gate.parity import DEFAULTS, Comparison, Report, Thresholds
 from kohort_server.model.check import CheckedModel, checked, one_line
 from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, verified
@@ -110,7 +110,7 @@ def obtain(path: Path, request: Request, cache: Cache) -> Built:
     # What was found is true of these engines, samples, thresholds and threads.
     asked = [
         [[kind.name, kind.version, precision] for kind, precision in wanted],
-        digest_of(request.golden) if request.golden else "",
+        digest_of_golden(request.golden) if request.golden else "",
         request.thresholds,
         request.threads,
     ]

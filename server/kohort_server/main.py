@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{failed.failure.line()}\n")
         status = 1
     except OSError as error:
-        sys.stderr.write(f"kohort-server: cannot listen on port {options.port}: {error}\n")
+        what = f"cannot listen on port {options.port}: " if given.command == "serve" else ""
+        sys.stderr.write(f"kohort-server: {what}{error}\n")
         status = 1
     for stream in (sys.stderr, sys.stdout):
         with contextlib.suppress(OSError):  # nobody can be told any more

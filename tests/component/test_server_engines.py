@@ -228,6 +228,8 @@ def test_golden_samples_of_a_file_are_compared_one_by_one(tmp_path: Path) -> Non
     reason, message = refusal(path, request)
     assert reason == FailureReason.MODEL_INVALID
     assert "golden.npz" in message
+    (tmp_path / "golden.npz").unlink()
+    assert "No such file" in refusal(path, request)[1]
 
 
 def test_what_was_built_and_proven_once_is_not_built_or_proven_again(

@@ -91,9 +91,10 @@ def test_an_error_is_measured_by_the_output_where_a_value_is_next_to_nothing() -
     assert comparison.outputs["y"].max_error < 1e-8
 
 
-def test_another_shape_is_a_failure_and_so_is_no_output_at_all() -> None:
+def test_another_shape_or_type_is_a_failure_and_so_is_no_output_at_all() -> None:
     expected = np.zeros((2, 3), np.float32)
     assert failures(expected, np.zeros((2, 4), np.float32))[0].what == "another shape"
+    assert failures(expected, np.zeros((2, 3), np.float64))[0].what == "another type"
     comparison = Comparison(FP32)
     comparison.add({"y": expected}, {}, [0, 1])
     assert comparison.failures[0].got == "nothing"

@@ -116,6 +116,9 @@ class Comparison:
                         shape,
                     )
                 )
+            elif given.dtype != wanted.dtype:
+                types = str(wanted.dtype), str(given.dtype)
+                self._fail(Failure(name, "another type", len(samples), samples[0], (), *types))
             elif wanted.dtype.kind == "f":
                 told.values += wanted.size
                 self._floats(name, told, rows_of(wanted, samples), rows_of(given, samples), samples)
