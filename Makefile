@@ -8,7 +8,9 @@ VENV := $(CACHE)/venv/$(STAMP)
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint unit generate manifests clean
+VENV_TORCH := $(VENV)-torch
+
+.PHONY: demo test test-torch lint unit generate manifests clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -35,6 +37,12 @@ $(VENV)/.ready:
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+test-torch: ## Engines of torch.export's programs: fetches torch, 3 GB, into an environment of its own
+	@$(PYTHON) -m venv $(VENV_TORCH)
+	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev,torch]'
+	@$(VENV_TORCH)/bin/python -m pytest tests/torch $(ARGS)
+
 generate: $(VENV)/.ready ## The CRD, and what the chart holds of the code
 	@$(BIN)/python -m kohort.api.crd > crds/kohort.dev_modeldeployments.yaml
 	@cp crds/kohort.dev_modeldeployments.yaml charts/kohort/files/crd.yaml
@@ -46,4 +54,4 @@ manifests: $(VENV)/.ready ## The chart as plain YAML in dist/kohort.yaml
 	@echo "kubectl apply --server-side -f dist/kohort.yaml"
 
 clean: ## Remove this checkout's environment
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(VENV_TORCH)

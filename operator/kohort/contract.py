@@ -102,6 +102,9 @@ class FailureReason(StrEnum):
     MODEL_INVALID = "ModelInvalid"
     ENGINE_UNAVAILABLE = "EngineUnavailable"
     WARMUP_FAILED = "WarmupFailed"
+    BUILD_FAILED = "BuildFailed"
+    PARITY_FAILED = "ParityFailed"
+    CACHE_UNUSABLE = "CacheUnusable"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,14 @@ import uvloop
 from kohort.contract import PORT_SERVER
 from kohort_server import conformance
 from kohort_server.batch.calibration import Curve
+from kohort_server.building import Request, Selection, export, obtain
 from kohort_server.engine.cpu import cgroup_quota, usable_cpus
+from kohort_server.engine.kinds import FULL_PRECISION, KINDS, PRECISIONS
 from kohort_server.errors import StartFailure
-from kohort_server.loading import ENGINES, load
+from kohort_server.loading import load
 from kohort_server.logs import FORMATS, start_logging
+from kohort_server.model.engine_cache import MANIFEST, Cache
+from kohort_server.model.source import fetch
 from kohort_server.serving import Options, serve
 from kohort_server.units import parse_duration, parse_size
 from kohort_server.workers import parse_place
@@ -34,8 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = options_of(given)
     try:
         if given.command == "bench":
-            loaded = load(options.uri, None, options.engine, options.cache, options.threads)
+            loaded = load(options.uri, None, options.engine, options.cache)
             sys.stdout.write(curve_table(loaded.curve))
+            status = 0
+        elif given.command == "build":
+            built = obtain(
+                fetch(options.uri, options.digest, options.cache),
+                options.engine,
+                Cache(options.cache / "engines"),
+            )
+            export(built, given.output)
+            sys.stdout.write(selection_table(built.selection))
             status = 0
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -44,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{failed.failure.line()}\n")
         status = 1
     except OSError as error:
-        sys.stderr.write(f"kohort-server: cannot listen on port {options.port}: {error}\n")
+        what = f"cannot listen on port {options.port}: " if given.command == "serve" else ""
+        sys.stderr.write(f"kohort-server: {what}{error}\n")
         status = 1
     for stream in (sys.stderr, sys.stdout):
         with contextlib.suppress(OSError):  # nobody can be told any more
@@ -80,8 +94,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     bench.set_defaults(
         drain_delay=0.0, max_body=0, log_format="text", workers=1, place=None, debug=False
     )
-    for loading in (command, bench):
-        loading.add_argument("--engine", choices=sorted(ENGINES), default="Auto")
+    build = commands.add_parser("build", help="build an engine, prove its answers, and keep it")
+    build.add_argument("uri", help="the model, .onnx or .pt2: a path, file://, http:// or https://")
+    build.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the engine")
+    build.add_argument("--digest", help="sha256:… that the file must have")
+    build.set_defaults(name=None, revision=None, host="", port=0, drain_delay=0.0, max_body=0)
+    build.set_defaults(log_format="text", workers=1, place=None, debug=False)
+    for loading in (command, bench, build):
+        loading.add_argument(
+            "--engine",
+            choices=(*KINDS, "Auto"),
+            default="ONNXRuntime",
+            help="Auto builds all that this machine has and takes the fastest that gives the same answers",
+        )
+        loading.add_argument(
+            "--precision",
+            choices=PRECISIONS,
+            default=FULL_PRECISION,
+            help="the lowest that may be computed in (default: FP32)",
+        )
+        loading.add_argument(
+            "--golden",
+            type=Path,
+            metavar="FILE.npz",
+            help="samples to compare engines with (default: drawn from the model's signature)",
+        )
         loading.add_argument(
             "--cache-dir", type=Path, default=Path.home() / ".cache/kohort/models", metavar="DIR"
         )
@@ -111,27 +148,37 @@ def options_of(given: argparse.Namespace) -> Options:
         name=given.name or Path(urlsplit(uri).path).stem or "model",
         revision=given.revision or "1",
         digest=given.digest,
-        engine=given.engine,
         host=given.host,
         port=given.port,
         cache=given.cache_dir,
         drain_delay=given.drain_delay,
         max_body=given.max_body,
-        threads=given.threads or max(1, usable_cpus() // size),
         workers=size if given.place is not None else given.workers or chosen,
         place=given.place,
         debug=given.debug,
+        engine=Request(
+            given.engine,
+            given.precision,
+            given.threads or max(1, usable_cpus() // size),
+            given.golden,
+        ),
         # An operator names what it starts; a person wants to be told how to call it.
         introduce=given.revision is None and given.place is None,
     )
 
 
 def as_uri(text: str) -> str:
-    """The URI of a model that may be given as a path, or as a directory with a model.onnx."""
+    """The URI of a model that may be given as a path, or as a directory.
+
+    A directory holds an engine that was built, or a model.onnx.
+    """
     if "://" in text:
         return text
     path = Path(text).resolve()
-    return (path / "model.onnx" if path.is_dir() else path).as_uri()
+    if path.is_dir():
+        built = path / MANIFEST
+        path = built if built.is_file() else path / "model.onnx"
+    return path.as_uri()
 
 
 def curve_table(curve: Curve) -> str:
@@ -143,4 +190,27 @@ def curve_table(curve: Curve) -> str:
         lines.append(
             f"{rows:6} {micros:12,.0f} {micros / rows:12,.1f} {rows / seconds:12,.0f}{chosen}"
         )
+    return "\n".join(lines) + "\n"
+
+
+def selection_table(selection: Selection) -> str:
+    """The engines that were tried, and which is chosen."""
+    lines = [
+        f"{'engine':<24} {'precision':<10} {'parity':<8} {'max error':>9} {'µs at 1':>9} {'rows per s':>11} "
+        f"{'build s':>8}"
+    ]
+    for number, one in enumerate(selection.candidates):
+        engine = f"{one.engine:<24} {one.effective_precision or one.precision:<10}"
+        if one.parity is None:
+            lines.append(f"{engine} {one.problem}")
+            continue
+        error = max((told.max_error for told in one.parity.outputs.values()), default=0.0)
+        first = next(iter(one.batch_seconds.values())) * 1e6
+        lines.append(
+            f"{engine} {'same' if one.parity.passed else 'differs':<8} {error:9.1e} {first:9,.0f} "
+            f"{one.rows_per_second:11,.0f} {one.build_seconds:8.2f}"
+            f"{'  ← chosen' if number == selection.chosen else ''}"
+        )
+        if one.problem:
+            lines.append(f"  {one.problem}")
     return "\n".join(lines) + "\n"

@@ -10,12 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
+from kohort_server.building import Request
 from kohort_server.datatypes import BYTES, FIXED_SIZE, element_count
 from kohort_server.engine.cpu import affordable_processes
 from kohort_server.engine.interface import Signature
@@ -55,13 +56,12 @@ class Options:
     name: str
     revision: str
     digest: str | None
-    engine: str
     host: str
     port: int
     cache: Path
     drain_delay: float
     max_body: int
-    threads: int
+    engine: Request
     workers: int = 1  # processes that share the port; 0 for as many as calibration finds useful
     place: Place | None = None  # among those, of one that is not the first
     debug: bool = False  # tell at /debug/… what the process is doing
@@ -156,13 +156,15 @@ def load_and_choose(options: Options) -> Loaded:
     """The model, and how many processes serve it; blocks for as long as it takes."""
 
     def loaded(threads: int) -> WarmModel:
-        return load(options.uri, options.digest, options.engine, options.cache, threads)
+        request = replace(options.engine, threads=threads)
+        return load(options.uri, options.digest, request, options.cache)
 
-    model = loaded(options.threads)
-    if options.workers or options.threads == 1 or not model.curve.inline:
+    most = options.engine.threads
+    model = loaded(most)
+    if options.workers or most == 1 or not model.curve.inline:
         return model, options.workers or 1
     alone = loaded(1)
-    size = min(useful_workers(options.threads, model.curve, alone.curve), affordable_processes())
+    size = min(useful_workers(most, model.curve, alone.curve), affordable_processes())
     return (alone, size) if size > 1 else (model, 1)
 
 
@@ -244,8 +246,9 @@ def introduction(options: Options, signature: Signature) -> str:
 def describe(model: WarmModel, processes: int) -> str:
     """What calibration found, in a line."""
     where = "on the loop" if model.curve.inline else "in a thread"
+    engine = f"{model.engine.name} in {model.engine.precision}"
     many = f" of each of {processes} processes" if processes > 1 else ""
-    return f"{describe_batch(model)} {where}{many}; {describe_curve(model.curve)}"
+    return f"{engine}, {describe_batch(model)} {where}{many}; {describe_curve(model.curve)}"
 
 
 def describe_batch(model: WarmModel) -> str:

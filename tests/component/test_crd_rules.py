@@ -68,7 +68,7 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
     (everyone,) = created["spec"]["cohorts"]
     assert everyone["name"] == "everyone"
     assert [step["weight"] for step in everyone["steps"]] == [5, 25, 50]
-    assert created["spec"]["engine"] == {"type": "Auto"}
+    assert created["spec"]["engine"] == {"type": "ONNXRuntime", "precision": "FP32"}
     assert created["spec"]["analysis"]["metrics"] == [
         {"name": name, "role": "Guardrail", "minClients": 0} for name in ("errors", "latency")
     ]
@@ -205,7 +205,11 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "an engine that is unknown": (
         {"engine": {"type": "Magic"}},
-        'supported values: "Auto", "ONNXRuntime"',
+        'supported values: "Auto", "ONNXRuntime", "OpenVINO"',
+    ),
+    "a precision that the engine does not have": (
+        {"engine": {"precision": "BF16"}},
+        "set type to OpenVINO or Auto with another one",
     ),
     "no replicas": ({"replicas": 0}, "spec.replicas"),
     "a duration that is none": ({"progressDeadline": "ten minutes"}, "spec.progressDeadline"),

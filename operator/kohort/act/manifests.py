@@ -154,6 +154,7 @@ def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             f"--name={owner.name}",
             f"--revision={revision}",
             f"--engine={spec.engine.type.value}",
+            f"--precision={spec.engine.precision.value}",
             "--host=$(POD_IP)",
             f"--port={PORT_SERVER}",
             f"--cache-dir={CACHE_DIRECTORY}",

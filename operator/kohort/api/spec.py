@@ -21,8 +21,9 @@ from kohort.api.routing import HeaderName, Preview, Route
 class EngineType(StrEnum):
     """What runs the model."""
 
-    AUTO = "Auto"
     ONNX_RUNTIME = "ONNXRuntime"
+    OPENVINO = "OpenVINO"
+    AUTO = "Auto"
 
 
 class Model(SpecStruct, frozen=True):
@@ -61,13 +62,32 @@ class Model(SpecStruct, frozen=True):
     ] = ""
 
 
+class Precision(StrEnum):
+    """The number format that a network computes in."""
+
+    FP32 = "FP32"
+    BF16 = "BF16"
+    FP16 = "FP16"
+
+
 class Engine(SpecStruct, frozen=True):
     """How the model is run."""
 
     type: Annotated[
         EngineType,
-        Meta(description="Auto takes the fastest engine that the pod's hardware has."),
-    ] = EngineType.AUTO
+        Meta(
+            description="ONNXRuntime runs the model as it is. OpenVINO is built and compared with it "
+            "when a pod starts. Auto builds all that the pod has, and takes the fastest that gives the "
+            "same answers. What is built is kept in the volume called cache."
+        ),
+    ] = EngineType.ONNX_RUNTIME
+    precision: Annotated[
+        Precision,
+        Meta(
+            description="The lowest that may be computed in. Answers in a lower one are compared with the "
+            "model's own before any client gets them."
+        ),
+    ] = Precision.FP32
 
 
 class GPUCapacity(StrEnum):
@@ -155,9 +175,19 @@ class Spec(SpecStruct, frozen=True):
             ),
         ),
     ]
-    engine: Annotated[Engine, Meta(description="How the model is run.")] = field(
-        default_factory=Engine
-    )
+    engine: Annotated[
+        Engine,
+        Meta(
+            description="How the model is run.",
+            extra_json_schema=rules(
+                (
+                    "!has(self.precision) || self.precision == 'FP32' || self.type != 'ONNXRuntime'",
+                    "ONNXRuntime computes in the model's own precision: set type to OpenVINO or Auto with "
+                    "another one",
+                )
+            ),
+        ),
+    ] = field(default_factory=Engine)
     replicas: Annotated[
         int,
         Meta(ge=1, le=1000, description="Pods of a revision that has all of a cohort's clients."),

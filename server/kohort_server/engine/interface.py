@@ -60,17 +60,19 @@ class InputError(Exception):
 class Engine(Protocol):
     """A loaded model. `run` is called by one thread at a time."""
 
+    batch: BatchDimension  # what the first dimension means; warm-up corrects it
+
     @property
     def name(self) -> str:
         """The platform as the protocol's model metadata tells it, such as `onnxruntime_onnx`."""
 
     @property
-    def signature(self) -> Signature:
-        """The model's inputs and outputs."""
+    def precision(self) -> str:
+        """The precision that it really computes in, such as FP32 or BF16."""
 
     @property
-    def batch(self) -> BatchDimension:
-        """What the first dimension means."""
+    def signature(self) -> Signature:
+        """The model's inputs and outputs."""
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs for these inputs, C-contiguous, BYTES as object arrays of `str` or `bytes`.

@@ -39,10 +39,11 @@ class OnnxRuntimeEngine:
     """One onnxruntime session."""
 
     name = "onnxruntime_onnx"
+    precision = "FP32"  # or what the model itself says: nothing is lowered
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, optimise: bool = True) -> None:
         """Load the model; raises `StartFailure` with ModelInvalid or EngineUnavailable."""
-        self._session = open_session(path, threads)
+        self._session = open_session(path, threads, optimise)
         self.signature = Signature(
             tuple(tensor_spec(node) for node in self._session.get_inputs()),
             tuple(tensor_spec(node) for node in self._session.get_outputs()),
@@ -99,7 +100,7 @@ def array_of(value: Any) -> NDArray[Any]:
     return np.frombuffer(memory, BFLOAT16).reshape(shape).copy()
 
 
-def open_session(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int, optimise: bool) -> Any:
     """An inference session that leaves the CPU alone while it waits."""
     try:
         import onnxruntime
@@ -112,7 +113,8 @@ def open_session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = (
         4  # only what is fatal: errors are raised, and logged by this server
     )

@@ -1,0 +1,1 @@
+"""Checks of a model before any client sees its answers."""

@@ -1,0 +1,372 @@
+"""Engines of real models: built, proven, measured, kept, and served."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from kohort.contract import FailureReason, parse_failure
+from kohort_server import building
+from kohort_server.building import Built, Request, Selection, load_exported, obtain
+from kohort_server.engine import kinds, open_vino
+from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
+from kohort_server.errors import StartFailure
+from kohort_server.model.check import CheckedModel
+from kohort_server.model.engine_cache import MANIFEST, Cache
+from tests.component.engine_models import (
+    NETWORKS,
+    cancelling,
+    convolutional,
+    elementwise,
+    forest,
+    transformer,
+)
+from tests.component.server_process import linear_model, save, serving, value
+
+OPENVINO = Request("OpenVINO", "FP32", 1)
+AUTO = Request("Auto", "FP32", 1)
+ABLE = kinds.openvino_precisions()
+
+
+def built(path: Path, request: Request = OPENVINO, cache: Path | None = None) -> Built:
+    return obtain(path, request, Cache(cache or path.parent / "cache"))
+
+
+def refusal(path: Path, request: Request = OPENVINO) -> tuple[FailureReason, str]:
+    with pytest.raises(StartFailure) as raised:
+        built(path, request)
+    failure = raised.value.failure
+    assert "\n" not in failure.message
+    return failure.reason, failure.message
+
+
+def command(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
+    run = "from kohort_server.main import main; main()"
+    line = [sys.executable, "-c", run, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **how)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_openvino_gives_the_answers_of_a_real_network_at_every_batch(
+    tmp_path: Path, name: str
+) -> None:
+    path = NETWORKS[name](tmp_path / "model.onnx")
+    made = built(path)
+    report = made.selection.candidates[0].parity
+    assert report is not None
+    assert report.passed
+    assert report.batches == [1, 3, 8, 64]
+    assert report.outputs["y"].top1 == 1.0
+    assert 0 < report.outputs["y"].max_error < 1e-4
+    inputs = {
+        "x": np.random.default_rng(5)
+        .standard_normal((5, *made.engine.signature.inputs[0].shape[1:]))
+        .astype(np.float32)
+    }
+    alone = OnnxRuntimeEngine(path, 1).run(inputs)["y"]
+    np.testing.assert_allclose(made.engine.run(inputs)["y"], alone, rtol=1e-3, atol=1e-5)
+
+
+def test_an_answer_stays_as_it_is_when_the_engine_runs_again(tmp_path: Path) -> None:
+    engine = built(convolutional(tmp_path / "model.onnx")).engine
+    random = np.random.default_rng(5)
+    first, second = (random.standard_normal((2, 3, 32, 32)).astype(np.float32) for _ in range(2))
+    answer = engine.run({"x": first})["y"]
+    before = answer.copy()
+    engine.run({"x": second})
+    np.testing.assert_array_equal(answer, before)
+
+
+@pytest.mark.parametrize("precision", kinds.PRECISIONS)
+def test_an_engine_works_in_the_precision_that_was_asked_for_or_is_refused(
+    tmp_path: Path, precision: str
+) -> None:
+    path, request = transformer(tmp_path / "model.onnx"), Request("OpenVINO", precision, 1)
+    if precision in ABLE:
+        made = built(path, request)
+        assert made.engine.precision == precision
+        assert made.selection.taken().effective_precision == precision
+    else:
+        assert refusal(path, request)[0] == FailureReason.ENGINE_UNAVAILABLE
+
+
+def test_onnxruntime_lowers_no_precision(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "model.onnx")
+    reason, message = refusal(path, Request("ONNXRuntime", "BF16", 1))
+    assert reason == FailureReason.ENGINE_UNAVAILABLE
+    assert "use one of FP32" in message
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+def test_a_model_that_a_low_precision_breaks_is_stopped_with_the_sample_and_both_values(
+    tmp_path: Path, precision: str
+) -> None:
+    reason, message = refusal(cancelling(tmp_path / "m.onnx"), Request("OpenVINO", precision, 1))
+    if precision in ABLE:
+        assert reason == FailureReason.PARITY_FAILED
+        assert 'output "y"[' in message
+        assert "of sample " in message
+        assert "expected " in message
+        assert ", got " in message
+    else:
+        assert reason == FailureReason.ENGINE_UNAVAILABLE
+
+
+def test_auto_takes_another_engine_where_one_gives_other_answers(tmp_path: Path) -> None:
+    lowest = next((one for one in ("BF16", "FP16") if one in ABLE), "FP32")
+    selection = built(cancelling(tmp_path / "m.onnx"), Request("Auto", lowest, 1)).selection
+    assert selection.taken().precision == "FP32"
+    passed = {one.precision: one.parity.passed for one in selection.candidates if one.parity}
+    assert passed == {"FP32": True, **({lowest: False} if lowest != "FP32" else {})}
+
+
+@pytest.fixture
+def altered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is built of other weights: what a wrong optimisation would give."""
+
+    def build(model: CheckedModel, precision: str, target: Path) -> tuple[str, ...]:
+        weight = numpy_helper.from_array(np.zeros((64, 10), np.float32), "weight")
+        save(
+            target / "model.onnx",
+            [
+                helper.make_node("MatMul", ["x", "weight"], ["s"]),
+                helper.make_node("Softmax", ["s"], ["y"]),
+            ],
+            [value("x", TensorProto.FLOAT, ["batch", 64])],
+            [value("y", TensorProto.FLOAT, ["batch", 10])],
+            weight,
+        )
+        return ("model.onnx",)
+
+    honest = kinds.KINDS["ONNXRuntime"]
+    kind = kinds.Kind("OpenVINO", "openvino", build, honest.load, honest.precisions)
+    monkeypatch.setitem(kinds.KINDS, "OpenVINO", kind)
+
+
+@pytest.mark.usefixtures("altered")
+def test_an_engine_with_other_answers_is_never_taken_and_never_kept(tmp_path: Path) -> None:
+    path = linear_model(tmp_path / "model.onnx", "batch")
+    for _ in range(2):
+        reason, message = refusal(path)
+        assert reason == FailureReason.PARITY_FAILED
+        assert "OpenVINO" in message
+        assert 'output "y"[1] of sample 0 at batch 1: off by 0.9' in message
+    selection = built(path, AUTO).selection
+    assert selection.taken().engine == "ONNXRuntime"
+    assert "off by" in selection.candidates[1].problem
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_model_of_a_fixed_batch_is_proven_at_that_batch(tmp_path: Path, batch: int) -> None:
+    report = built(linear_model(tmp_path / "model.onnx", batch)).selection.taken().parity
+    assert report is not None
+    assert (report.batches, report.samples) == ([batch], 64)
+
+
+def test_a_forest_runs_where_it_can_and_the_table_says_why_not_elsewhere(tmp_path: Path) -> None:
+    selection = built(forest(tmp_path / "model.onnx"), AUTO).selection
+    assert selection.taken().engine == "ONNXRuntime"
+    report = selection.taken().parity
+    assert report is not None
+    assert report.outputs["label"].equal == 1.0
+    other = selection.candidates[1]
+    assert other.engine == "OpenVINO"
+    assert "TreeEnsembleClassifier" in other.problem
+
+
+def test_a_model_of_strings_is_not_given_to_openvino(tmp_path: Path) -> None:
+    path = elementwise(tmp_path / "model.onnx", TensorProto.STRING, ["batch"])
+    reason, message = refusal(path)
+    assert reason == FailureReason.BUILD_FAILED
+    assert '"x" is of the type string' in message
+    assert built(path, AUTO).engine.run({"x": np.array([b"a"], object)})["y"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (TensorProto.FLOAT16, np.float16),
+        (TensorProto.DOUBLE, np.float64),
+        (TensorProto.BOOL, np.bool_),
+        (TensorProto.UINT8, np.uint8),
+        (TensorProto.INT32, np.int32),
+        (TensorProto.INT64, np.int64),
+    ],
+)
+@pytest.mark.parametrize("shape", [["batch", 2], ["batch", "length"], [2, 2]])
+def test_tensors_of_every_type_and_shape_come_back_as_they_are(
+    tmp_path: Path, kind: int, dtype: Any, shape: list[int | str]
+) -> None:
+    engine = built(elementwise(tmp_path / "model.onnx", kind, shape)).engine
+    given: NDArray[Any] = np.arange(4).reshape(2, 2).astype(dtype)
+    answer = engine.run({"x": given})["y"]
+    assert answer.dtype == given.dtype
+    np.testing.assert_array_equal(answer, given)
+
+
+def test_golden_samples_of_a_file_are_compared_one_by_one(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).standard_normal((100, 3, 32, 32))
+    np.savez(tmp_path / "golden.npz", x=samples)
+    path = convolutional(tmp_path / "model.onnx")
+    request = Request("OpenVINO", "FP32", 1, tmp_path / "golden.npz")
+    report = built(path, request).selection.taken().parity
+    assert report is not None
+    assert (report.golden, report.samples) == ("golden.npz", 100)
+    np.savez(tmp_path / "golden.npz", x=samples[:, :1])
+    reason, message = refusal(path, request)
+    assert reason == FailureReason.MODEL_INVALID
+    assert "golden.npz" in message
+    (tmp_path / "golden.npz").unlink()
+    assert "No such file" in refusal(path, request)[1]
+
+
+def test_what_was_built_and_proven_once_is_not_built_or_proven_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = convolutional(tmp_path / "model.onnx")
+    first = built(path, AUTO)
+
+    def never(*_: object) -> Any:
+        raise AssertionError("it was built already")
+
+    monkeypatch.setattr(open_vino, "build", never)
+    monkeypatch.setattr(building, "choose", never)
+    again = built(path, AUTO)
+    assert again.selection == first.selection
+    assert not again.entry.fresh
+
+
+def test_an_engine_that_was_changed_in_the_cache_is_built_again(tmp_path: Path) -> None:
+    path = transformer(tmp_path / "model.onnx")
+    blob = built(path).entry.main
+    right = blob.read_bytes()
+    blob.write_bytes(right[:-100] + bytes(100))
+    assert built(path).entry.fresh
+    assert len(blob.read_bytes()) == len(right)
+
+
+def test_two_builders_of_one_model_build_it_once_and_both_have_it(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "model.onnx")
+    line = [sys.executable, "-c", "from kohort_server.main import main; main()", "build", str(path)]
+    line += ["--engine", "OpenVINO", "--cache-dir", str(tmp_path / "cache"), "--output"]
+    running = [
+        subprocess.Popen(
+            [*line, str(tmp_path / name)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in "ab"
+    ]
+    ended = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    assert sum(log.count("building OpenVINO") for _, log in ended) == 1
+    assert all((tmp_path / name / "engine.blob").is_file() for name in "ab")
+
+
+def test_an_engine_in_a_directory_is_served_and_only_as_it_was_built(tmp_path: Path) -> None:
+    path, output = linear_model(tmp_path / "model.onnx", "batch"), tmp_path / "engine"
+    cache = ("--cache-dir", tmp_path / "cache")
+    made = command("build", path, "--engine", "OpenVINO", "--output", output, *cache)
+    assert made.returncode == 0, made.stderr
+    assert "← chosen" in made.stdout
+    table = msgspec.json.decode((output / "engines.json").read_bytes(), type=Selection)
+    assert table.taken().engine == "OpenVINO"
+    rows = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    expected = OnnxRuntimeEngine(path, 1).run({"x": rows})["y"]
+    with serving(output / MANIFEST) as server:
+        answer = json.loads(server.infer(rows).body)
+        metadata = json.loads(server.call("GET", "/v2/models/m").body)
+    assert metadata["platform"] == "openvino_onnx"
+    told = np.array(answer["outputs"][0]["data"]).reshape(3, 10)
+    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-6)
+    manifest = (output / MANIFEST).read_text()
+    (output / MANIFEST).write_text(manifest.replace('"version": "20', '"version": "19'))
+    with pytest.raises(StartFailure, match="build it here"):
+        load_exported(output, 1)
+    (output / MANIFEST).write_text(manifest)
+    (output / "engine.blob").write_bytes(b"")
+    with pytest.raises(StartFailure, match="build it again"):
+        load_exported(output, 1)
+
+
+def test_a_server_builds_proves_and_keeps_the_engine_that_it_is_started_with(
+    tmp_path: Path,
+) -> None:
+    path = linear_model(tmp_path / "model.onnx", "batch")
+    rows = np.zeros((1, 64), np.float32)
+    options = (
+        "--engine",
+        "OpenVINO",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--drain-delay",
+        "0s",
+    )
+    for times in (1, 0):
+        with serving(path, *options) as server:
+            assert server.infer(rows).status == 200
+            server.process.terminate()
+            _, log = server.wait()
+        assert log.count("building OpenVINO") == times
+        assert "ready: openvino_onnx in FP32" in log
+
+
+def failure_of(ended: subprocess.CompletedProcess[str]) -> tuple[FailureReason, str]:
+    assert ended.returncode == 1
+    failure = parse_failure(ended.stderr.splitlines()[-1])
+    assert failure is not None
+    return failure.reason, failure.message
+
+
+def test_a_cache_that_is_full_is_told_and_keeps_no_half_engine(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((1024, 1024), np.float32), "w")
+    path = save(
+        tmp_path / "model.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [value("x", TensorProto.FLOAT, ["batch", 1024])],
+        [value("y", TensorProto.FLOAT, ["batch", 1024])],
+        weight,
+    )
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    cache = tmp_path / "cache"
+    options = ("--engine", "OpenVINO", "--cache-dir", cache, "--output", tmp_path / "engine")
+    reason, message = failure_of(command("build", path, *options, preexec_fn=little_room))
+    assert reason == FailureReason.CACHE_UNUSABLE
+    assert f"cannot write to {cache}" in message
+    assert [entry.suffix for entry in (cache / "engines").iterdir()] == [".lock"] * 2
+    assert not (tmp_path / "engine").exists()
+
+
+def test_a_program_of_torch_export_without_torch_is_told_what_to_install(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("m/models/model.json", b"{}")
+    options = ("--cache-dir", tmp_path / "cache", "--output", tmp_path / "engine")
+    without = {"PYTHONPATH": str(tmp_path / "blocked")}
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/torch.py").write_text("raise ImportError('No module named torch')")
+    ended = command("build", tmp_path / "model.pt2", *options, env={**os.environ, **without})
+    reason, message = failure_of(ended)
+    assert reason == FailureReason.ENGINE_UNAVAILABLE
+    assert "kohort[server,torch]" in message
+
+
+@pytest.mark.parametrize("engine", ["OpenVINO", "Auto"])
+def test_what_is_no_model_is_refused_whatever_the_engine(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x80\x04 a pickle")
+    reason, message = refusal(path, Request(engine, "FP32", 1))
+    assert reason == FailureReason.MODEL_INVALID
+    assert "torch.onnx.export" in message
