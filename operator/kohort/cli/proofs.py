@@ -22,7 +22,7 @@ def least_requests(weight: int, analysis: Analysis) -> int:
 
     ``weight``: the canary's percentage, from 1 to 99. ``MOST`` stands for that many and more.
     """
-    margins = [m.allowed for m in analysis.metrics if m.name is MetricName.ERRORS]
+    margins = [m.allowed for m in analysis.metrics if m.name == MetricName.ERRORS]
     goal = math.log(1 / share(analysis.false_promotion))
 
     def proven(requests: int) -> bool:
