@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kohort.analysis.reading import Arms, Count
 from kohort.contract import LABEL_ARM, LABEL_CODE, LABEL_COHORT, METRIC_REQUESTS, METRIC_UPTIME
@@ -21,6 +23,13 @@ Target = tuple[tuple[str, str], ...]
 """Labels of what Prometheus scrapes."""
 
 
+class Heard(NamedTuple):
+    """When a gateway was scraped (Unix time), and for how many seconds it had run; 0 if not told."""
+
+    at: float
+    uptime: float
+
+
 def question(key: ModelKey, gateways: Iterable[GatewayAddress]) -> Question:
     """A model's counters at all gateways, and when each gateway was scraped."""
     listed = tuple(gateways)
@@ -28,9 +37,12 @@ def question(key: ModelKey, gateways: Iterable[GatewayAddress]) -> Question:
         "pod": "|".join(re.escape(gateway.name) for gateway in listed),
         "instance": "|".join(re.escape(_instance(gateway)) for gateway in listed),
     }
-    times = (f"timestamp({METRIC_UPTIME}{{{n}=~{_text(those)}}})" for n, those in names.items())
+    alive = [f"{METRIC_UPTIME}{{{name}=~{_text(those)}}}" for name, those in names.items()]
     arms = f"{re.escape(key.namespace)}/{re.escape(key.name)}/.+"
-    return Question(f"{METRIC_REQUESTS}{{{LABEL_ARM}=~{_text(arms)}}}", " or ".join(times))
+    return Question(
+        " or ".join([f"{METRIC_REQUESTS}{{{LABEL_ARM}=~{_text(arms)}}}", *alive]),
+        " or ".join(f"timestamp({each})" for each in alive),
+    )
 
 
 def _text(pattern: str) -> str:
@@ -47,8 +59,8 @@ def scraped(
     gateways: Sequence[GatewayAddress],
     at: float,
     stale_after: float,
-) -> tuple[Scrape, Mapping[str, float]]:
-    """A look at all gateways, and when each was scraped, by its name.
+) -> tuple[Scrape, Mapping[str, Heard]]:
+    """A look at all gateways, and when each was heard, by its name.
 
     A gateway that is not scraped, or not lately, or twice, is an error in the look. ``at`` of the look is
     the time of the oldest scrape. ``at``: Unix time of the answer; ``stale_after``: seconds.
@@ -56,7 +68,7 @@ def scraped(
     if isinstance(answer, PrometheusError):
         return Scrape(at, errors=(str(answer),)), {}
     targets: dict[Target, str] = {}
-    times: dict[str, float] = {}
+    heard: dict[str, Heard] = {}
     errors: list[str] = []
     for gateway in gateways:
         theirs = [point for point in answer.times if _is(gateway, point)]
@@ -75,10 +87,13 @@ def scraped(
             errors.append(f"stale: gateway {gateway.name} was scraped {at - taken:.0f} s ago")
         else:
             targets[_target(theirs[0])] = gateway.name
-            times[gateway.name] = taken
+            heard[gateway.name] = Heard(taken, 0.0)
     counts: dict[Cohort, dict[str, dict[Cell, int]]] = {}
     for point in answer.values:
         name = targets.get(_target(point))
+        if name and point.metric.get("__name__") == METRIC_UPTIME:
+            heard[name] = Heard(heard[name].at, point.number)
+            continue
         told = series_of(
             *(point.metric.get(label, "") for label in (LABEL_ARM, LABEL_COHORT, LABEL_CODE))
         )
@@ -87,8 +102,8 @@ def scraped(
         cohort, cell = told
         cells = counts.setdefault(cohort, {}).setdefault(name, {})
         cells[cell] = cells.get(cell, 0) + int(point.number)
-    oldest = min(times.values(), default=at)
-    return Scrape(oldest, counts, tuple(sorted(times)), tuple(errors)), times
+    oldest = min((each.at for each in heard.values()), default=at)
+    return Scrape(oldest, counts, tuple(sorted(heard)), tuple(errors)), heard
 
 
 def _target(point: Point) -> Target:
@@ -116,24 +131,30 @@ class _Entry:
     source: str = field(default_factory=lambda: f"prometheus/{secrets.token_hex(8)}")
     complete: bool = False
     known: dict[str, Cells] = field(default_factory=dict)
-    read: dict[str, float] = field(default_factory=dict)
+    heard: dict[str, Heard] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
     arms: dict[str, list[int]] = field(default_factory=dict)
+
+
+_NEVER = Heard(0.0, 0.0)
 
 
 class ArmLedger:
     """Sums up arms over gateways, series by series, in memory.
 
-    Who scrapes gateways does not tell one start of a gateway from another. Only its series do, of which
-    some fall; their sum need not. An operator that starts anew counts on from what it reads first.
+    Who scrapes gateways calls one start of a gateway like another. Where it has run for a shorter time than
+    before, or a series fell, they count from nought; their sum need not fall. An operator that starts
+    anew counts on from what it reads first.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Cohort, _Entry] = {}
 
     def take(
-        self, cohort: Cohort, salt: str, scrape: Scrape, times: Mapping[str, float]
+        self, cohort: Cohort, salt: str, scrape: Scrape, heard: Mapping[str, Heard]
     ) -> tuple[str, Arms, dict[str, Cells]]:
-        """A source's name with what its arms have gained, and the cells of processes that were read anew.
+        """A source's name with what its arms have gained, and the cells of processes that were read anew,
+        by their names and how many times they started.
 
         A process that is read for the first time brings nothing yet, unless all that there were are known:
         then it is new. One whose scrape is no newer than the last is passed over, for of two replicas of
@@ -145,10 +166,15 @@ class ArmLedger:
         found = scrape.counts.get(cohort, {})
         fresh: dict[str, Cells] = {}
         for process in scrape.processes:
-            if times[process] <= entry.read.get(process, 0.0):
+            last, now = entry.heard.get(process, _NEVER), heard[process]
+            if now.at <= last.at:
                 continue
-            cells = fresh[process] = found.get(process, {})
+            cells = found.get(process, {})
             before = entry.known.get(process, {} if entry.complete else cells)
+            if now.uptime < last.uptime:
+                before = {}
+                entry.starts[process] += 1
+            fresh[f"{process}/{entry.starts[process]}"] = cells
             for cell, number in cells.items():
                 gained = number - before.get(cell, 0)
                 # A counter that fell was reset, and counts from nought.
@@ -156,7 +182,7 @@ class ArmLedger:
                 arm = entry.arms.setdefault(cell.revision, [0, 0])
                 arm[0] += gained
                 arm[1] += gained if cell.took is None else 0
-            entry.known[process], entry.read[process] = cells, times[process]
+            entry.known[process], entry.heard[process] = cells, now
         entry.complete |= not scrape.errors
         arms = {revision: Count(*count) for revision, count in entry.arms.items()}
         return entry.source, arms, fresh

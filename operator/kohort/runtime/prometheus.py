@@ -17,7 +17,7 @@ from kohort.api.prometheus import Counts, Prometheus, Source
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortStatus
 from kohort.observe.counter_queries import Query, queries, reading
-from kohort.observe.gateway_series import ArmLedger, question, scraped
+from kohort.observe.gateway_series import ArmLedger, Heard, question, scraped
 from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.observe.prometheus import Answer, PrometheusError, Question, ask
 from kohort.observe.slots import SlotLedger, Split
@@ -129,12 +129,12 @@ class PrometheusReader:
                 name = counters_name(each.cohort, each.metric)
                 readings |= self._fresh(model.key, name, read, since)
         if gateways:
-            scrape, times = scraped(answers[0], gateways, at, stale_after)
+            scrape, heard = scraped(answers[0], gateways, at, stale_after)
             for cohort in cohorts.values():
                 since = _since(cohort, _BY_GATEWAYS)
                 # What is older than what is known must not be what sums begin with.
                 if since is None or not scrape.processes or scrape.at >= since:
-                    read = self._of_gateways(model.key, cohort, scrape, times)
+                    read = self._of_gateways(model.key, cohort, scrape, heard)
                     readings |= self._fresh(model.key, cohort.name, read, since)
         return readings
 
@@ -156,13 +156,13 @@ class PrometheusReader:
         return answers
 
     def _of_gateways(
-        self, key: ModelKey, cohort: CohortStatus, scrape: Scrape, times: Mapping[str, float]
+        self, key: ModelKey, cohort: CohortStatus, scrape: Scrape, heard: Mapping[str, Heard]
     ) -> Reading:
         """What all gateways counted for one cohort, by arm and by slot."""
         name = (key, cohort.name)
         if not scrape.processes:
             return Reading(scrape.at, {}, errors=scrape.errors, sampled=True)
-        source, arms, cells = self._arms.take(name, cohort.salt, scrape, times)
+        source, arms, cells = self._arms.take(name, cohort.salt, scrape, heard)
         settled = (
             cohort.step_started_at is not None
             and cohort.weight > 0
