@@ -1,23 +1,40 @@
-"""A real Prometheus, counters for it to scrape, and an API that answers as it is told."""
+"""A real Prometheus, counters for it to scrape, and a rollout that is judged by what it tells."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import yaml
 from aiohttp import web
+from msgspec import structs
 
+from kohort.analysis.reading import Reading
+from kohort.analysis.timestamps import to_time
+from kohort.api.status import CohortStatus, Evidence
+from kohort.kube import ApiError
+from kohort.observe.gateways import GatewayAddress
+from kohort.observe.slots import SlotLedger
+from kohort.plan import evidence
+from kohort.plan.context import Context, Identity
+from kohort.plan.world import World
+from kohort.route.table import ModelKey
+from kohort.runtime.credentials import Credentials
+from kohort.runtime.models import Model, Models, convert_model
+from kohort.runtime.prometheus import PrometheusReader
 from kohort_local.prometheus import PROMETHEUS
-from tests.component.gateway_parts import LOCALHOST, free_port, until
+from tests.component.gateway_parts import KEY, LOCALHOST, free_port, until
 
 INTERVAL = "1s"
 
@@ -137,3 +154,105 @@ def guarded(url: str, expected: Mapping[str, str]) -> Answer:
             )
 
     return answer
+
+
+class Secrets:
+    """The API server, as far as one Secret goes."""
+
+    def __init__(self, **data: str | bytes) -> None:
+        self.data = {
+            key.replace("_", "."): base64.b64encode(
+                value if isinstance(value, bytes) else value.encode()
+            ).decode()
+            for key, value in data.items()
+        }
+
+    async def call(self, method: str, path: str, **_: object) -> bytes:
+        assert (method, path) == ("GET", f"/api/v1/namespaces/{KEY.namespace}/secrets/reader")
+        if not self.data:
+            raise ApiError(403, "Forbidden", "no", path)
+        return msgspec.json.encode({"data": self.data})
+
+
+class Rollout:
+    """A model whose canary has a quarter of clients, carried on by the planner's own rules."""
+
+    def __init__(self, analysis: Mapping[str, Any]) -> None:
+        cohort = {
+            "name": "everyone",
+            **{"stable": "r1", "canary": "r2", "salt": "salt", "weight": 25},
+            "stepStartedAt": to_time(datetime.now(UTC)),
+        }
+        content = {
+            "metadata": {"namespace": KEY.namespace, "name": KEY.name, "resourceVersion": "1"},
+            "spec": {"model": {"uri": "file:///m.onnx"}, "analysis": dict(analysis)},
+            "status": {"cohorts": [cohort]},
+        }
+        content["metadata"]["uid"] = "u"
+        self.models = Models(lambda _: None)
+        self.models.put(convert_model(content))
+        self.readings: list[Mapping[str, Reading]] = []
+        self._become(lambda context, cohort: evidence.begun(context, cohort))
+
+    @property
+    def model(self) -> Model:
+        found = self.models.get(KEY)
+        assert found is not None
+        return found
+
+    @property
+    def cohort(self) -> CohortStatus:
+        return self.model.status.cohorts[0]
+
+    def of(self, metric: str) -> Evidence:
+        return next(e for e in self.cohort.evidence if e.metric == metric)
+
+    def take_readings(self, _: ModelKey, readings: Mapping[str, Reading]) -> None:
+        self.readings.append(readings)
+        self._become(lambda context, cohort: evidence.watched(context, cohort).evidence, readings)
+
+    def _become(
+        self,
+        then: Callable[[Context, CohortStatus], tuple[Evidence, ...]],
+        readings: Mapping[str, Reading] | None = None,
+    ) -> None:
+        model = self.model
+        assert model.spec is not None
+        identity = Identity(KEY.namespace, KEY.name, "u", 1)
+        world = World(readings=readings or {})
+        context = Context(identity, model.spec, world, datetime.now(UTC))
+        cohort = structs.replace(self.cohort, evidence=then(context, self.cohort))
+        status = structs.replace(model.status, cohorts=(cohort,))
+        self.models.put(structs.replace(model, status=status, version=model.version + 1))
+
+
+@asynccontextmanager
+async def read(
+    rollout: Rollout,
+    url: str,
+    secret: Secrets | None = None,
+    at: Callable[[], list[GatewayAddress]] = list,
+) -> AsyncIterator[None]:
+    """Has a rollout's Prometheus read, many times a second."""
+    reader = PrometheusReader(
+        models=rollout.models,
+        gateways=at,
+        credentials=Credentials(secret or Secrets(), [url]),  # type: ignore[arg-type]
+        reconciler=rollout,  # type: ignore[arg-type]
+        wake=lambda key, seconds: None,
+        slots=SlotLedger(),
+        interval=0.1,
+    )
+    task = asyncio.create_task(reader.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def becomes(condition: Callable[[], bool], seconds: float = 30) -> None:
+    async def holds() -> bool:
+        return condition()
+
+    await until(holds, seconds)

@@ -1,60 +1,41 @@
-"""Counters from a real Prometheus: the verdict of gateways asked themselves, and none without data."""
+"""Counters in a real Prometheus decide, once each; one that is away, wrong or silent decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from msgspec import structs
 
 from kohort.analysis import counts
-from kohort.analysis.reading import Reading
-from kohort.analysis.timestamps import to_time
-from kohort.api.status import CohortStatus, Evidence, Verdict
-from kohort.kube import ApiError
-from kohort.observe import gateways
-from kohort.observe.gateways import GatewayAddress
+from kohort.api.status import Verdict
 from kohort.observe.prometheus import Access, PrometheusError, Question, ask
-from kohort.observe.slots import SlotLedger
 from kohort.plan import evidence
-from kohort.plan.context import Context, Identity
-from kohort.plan.world import World
 from kohort.route.envoy.certificates import authority, gateway_files, operator_files
-from kohort.route.table import Endpoint, ModelKey
-from kohort.runtime.credentials import Credentials
-from kohort.runtime.models import Model, Models, convert_model
-from kohort.runtime.prometheus import PrometheusReader
 from tests.component.gateway_parts import (
-    KEY,
     LOCALHOST,
-    Fleet,
-    ModelServer,
-    fleet,
-    table,
     until,
 )
 from tests.component.prometheus_parts import (
     RealPrometheus,
+    Rollout,
+    Secrets,
     Shop,
+    becomes,
     guarded,
     job,
     prometheus,
+    read,
     serving,
 )
 
-PATH = f"/{KEY.namespace}/{KEY.name}/v2/models/m/infer"
 TOTAL = 'visits_total{model="{{namespace}}/{{name}}/{{cohort}}",revision="{{revision}}"}'
 GOOD = TOTAL.replace("visits", "conversions")
 CONVERSIONS: dict[str, Any] = {
@@ -63,111 +44,9 @@ CONVERSIONS: dict[str, Any] = {
 }
 
 
-class Secrets:
-    """The API server, as far as one Secret goes."""
-
-    def __init__(self, **data: str | bytes) -> None:
-        self.data = {
-            key.replace("_", "."): base64.b64encode(
-                value if isinstance(value, bytes) else value.encode()
-            ).decode()
-            for key, value in data.items()
-        }
-
-    async def call(self, method: str, path: str, **_: object) -> bytes:
-        assert (method, path) == ("GET", f"/api/v1/namespaces/{KEY.namespace}/secrets/reader")
-        if not self.data:
-            raise ApiError(403, "Forbidden", "no", path)
-        return msgspec.json.encode({"data": self.data})
-
-
-class Rollout:
-    """A model whose canary has a quarter of clients, carried on by the planner's own rules."""
-
-    def __init__(self, analysis: Mapping[str, Any]) -> None:
-        cohort = {
-            "name": "everyone",
-            **{"stable": "r1", "canary": "r2", "salt": "salt", "weight": 25},
-            "stepStartedAt": to_time(datetime.now(UTC)),
-        }
-        content = {
-            "metadata": {"namespace": KEY.namespace, "name": KEY.name, "resourceVersion": "1"},
-            "spec": {"model": {"uri": "file:///m.onnx"}, "analysis": dict(analysis)},
-            "status": {"cohorts": [cohort]},
-        }
-        content["metadata"]["uid"] = "u"
-        self.models = Models(lambda _: None)
-        self.models.put(convert_model(content))
-        self.readings: list[Mapping[str, Reading]] = []
-        self._become(lambda context, cohort: evidence.begun(context, cohort))
-
-    @property
-    def model(self) -> Model:
-        found = self.models.get(KEY)
-        assert found is not None
-        return found
-
-    @property
-    def cohort(self) -> CohortStatus:
-        return self.model.status.cohorts[0]
-
-    def of(self, metric: str) -> Evidence:
-        return next(e for e in self.cohort.evidence if e.metric == metric)
-
-    def take_readings(self, _: ModelKey, readings: Mapping[str, Reading]) -> None:
-        self.readings.append(readings)
-        self._become(lambda context, cohort: evidence.watched(context, cohort).evidence, readings)
-
-    def _become(
-        self,
-        then: Callable[[Context, CohortStatus], tuple[Evidence, ...]],
-        readings: Mapping[str, Reading] | None = None,
-    ) -> None:
-        model = self.model
-        assert model.spec is not None
-        identity = Identity(KEY.namespace, KEY.name, "u", 1)
-        world = World(readings=readings or {})
-        context = Context(identity, model.spec, world, datetime.now(UTC))
-        cohort = structs.replace(self.cohort, evidence=then(context, self.cohort))
-        status = structs.replace(model.status, cohorts=(cohort,))
-        self.models.put(structs.replace(model, status=status, version=model.version + 1))
-
-
-@asynccontextmanager
-async def read(
-    rollout: Rollout,
-    url: str,
-    secret: Secrets | None = None,
-    at: Callable[[], list[GatewayAddress]] = list,
-) -> AsyncIterator[None]:
-    """Has a rollout's Prometheus read, many times a second."""
-    reader = PrometheusReader(
-        models=rollout.models,
-        gateways=at,
-        credentials=Credentials(secret or Secrets(), [url]),  # type: ignore[arg-type]
-        reconciler=rollout,  # type: ignore[arg-type]
-        wake=lambda key, seconds: None,
-        slots=SlotLedger(),
-        interval=0.1,
-    )
-    task = asyncio.create_task(reader.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 def conversions(url: str, **where: Any) -> Rollout:
     """A rollout that is judged by conversions alone."""
     return Rollout({"prometheus": {"url": url, "timeout": "1s", **where}, "metrics": [CONVERSIONS]})
-
-
-async def becomes(condition: Callable[[], bool], seconds: float = 30) -> None:
-    async def holds() -> bool:
-        return condition()
-
-    await until(holds, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -479,94 +358,3 @@ async def test_a_prometheus_with_mutual_tls_lets_in_who_has_a_certificate(
             whole = {key.replace(".", "_"): value for key, value in client.items()}
             secrets.data = Secrets(**whole).data
             await becomes(lambda: rollout.of("fine").updated is not None)
-
-
-class Faulty(ModelServer):
-    """Fails every fourth request, if at all."""
-
-    failing = False
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        answer = await super()._answer(request)
-        if self.failing and self.requests.total() % 4 == 0:
-            answer.set_status(500)
-        return answer
-
-
-async def test_the_verdict_is_that_of_gateways_which_are_asked_themselves(tmp_path: Path) -> None:
-    good, bad = await ModelServer("r1").start(), await Faulty("r2").start()
-    endpoints: dict[str, tuple[Endpoint, ...]] = {"r1": (good.endpoint,), "r2": (bad.endpoint,)}
-    try:
-        async with fleet(tmp_path, 2) as made:
-            wanted = table(25)
-            made.server.publish(wanted, endpoints)
-            await made.effective(wanted)
-            await compared(made, bad, tmp_path)
-    finally:
-        await good.stop()
-        await bad.stop()
-
-
-async def compared(made: Fleet, canary: Faulty, directory: Path) -> None:
-    """Both ways on the same traffic, a gateway that starts anew and a Prometheus that lost all included."""
-    targets = [(g.address.status_port, {"pod": g.name}) for g in made.gateways]
-    metrics = {"metrics": [{"name": "errors"}, {"name": "latency"}]}
-    addresses = [gateway.address for gateway in made.gateways]
-    async with prometheus(directory, job("gateways", "/stats/prometheus", *targets)) as scraping:
-        direct = Rollout(metrics)
-        through = Rollout({**metrics, "source": "Prometheus", "prometheus": {"url": scraping.url}})
-        ledger = SlotLedger()
-
-        async def look() -> None:
-            scrape = await gateways.scrape(made.session, addresses)
-            found = scrape.counts.get((KEY, "everyone"), {})
-            cells = {process: found.get(process, {}) for process in scrape.processes}
-            slots = ledger.take((KEY, "everyone"), "salt", 25, cells)
-            direct.take_readings(KEY, {"everyone": replace(scrape[KEY, "everyone"], slots=slots)})
-
-        async def traffic(number: int) -> None:
-            for gateway in made.gateways:
-                for client in range(number):
-                    headers = {"x-client-id": f"client-{client}"}
-                    async with made.session.get(gateway.url + PATH, headers=headers) as answer:
-                        await answer.read()
-            await look()
-
-        def agree() -> bool:
-            one, other = direct.of("errors"), through.of("errors")
-            return (one.canary, one.stable) == (other.canary, other.stable)
-
-        async with read(through, scraping.url, at=lambda: addresses):
-            await becomes(lambda: through.of("errors").updated is not None)
-            await look()
-            await look()
-            await traffic(60)
-            await becomes(agree)
-            assert direct.of("errors").canary.requests > 0
-            assert (
-                through.of("errors").verdict is direct.of("errors").verdict is Verdict.INSUFFICIENT
-            )
-
-            await made.restart(made.gateways[1])
-            await made.effective(table(25), made.gateways[1])
-            await traffic(80)
-            await becomes(agree)
-
-            await scraping.stop(forget=True)
-            await becomes(lambda: through.of("errors").verdict is Verdict.METRICS_ERROR)
-            await traffic(80)
-            await scraping.start()
-            await becomes(agree)
-
-            assert through.of("latency").verdict is direct.of("latency").verdict
-            canary.failing = True
-            await traffic(200)
-            assert direct.of("errors").verdict is Verdict.FAIL
-            # Prometheus looked in the middle of it too, so that fewer may have been enough.
-            await becomes(lambda: through.of("errors").verdict is Verdict.FAIL)
-            await becomes(lambda: through.of("latency").verdict is direct.of("latency").verdict)
-
-            # A gateway that nobody scrapes is missing.
-            addresses.append(GatewayAddress("gateway-9", LOCALHOST, 1, 2))
-            await becomes(lambda: through.of("latency").verdict is Verdict.METRICS_ERROR)
-            assert "of gateway gateway-9 is not in Prometheus" in through.of("latency").message
