@@ -221,9 +221,10 @@ class Spec(SpecStruct, frozen=True):
         Meta(
             description="What decides.",
             extra_json_schema=rules(
+                # A default that leaves all out is not filled in when it is looked at.
                 (
-                    "has(self.prometheus) || (self.source == 'Gateways' && "
-                    "self.metrics.all(m, !has(m.counts)))",
+                    "has(self.prometheus) || ((!has(self.source) || self.source == 'Gateways') && "
+                    "(!has(self.metrics) || self.metrics.all(m, !has(m.counts))))",
                     "source Prometheus and metrics with counts need prometheus: set prometheus.url",
                 ),
                 (
@@ -233,7 +234,7 @@ class Spec(SpecStruct, frozen=True):
                     "counts",
                 ),
                 (
-                    "self.metrics.exists(m, m.name in ['errors', 'latency']) || "
+                    "!has(self.metrics) || self.metrics.exists(m, m.name in ['errors', 'latency']) || "
                     "self.metrics.all(m, !has(m.minClients) || m.minClients == 0)",
                     "minClients needs errors or latency among metrics: only gateways count clients",
                 ),
