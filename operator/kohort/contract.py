@@ -61,7 +61,9 @@ WEIGHT_UNITS = SLOTS * UNITS_PER_SLOT
 # request a look at the time. SLOT is that of the client, or ``-`` outside a rollout. BY is the revision that
 # was last asked.
 METRIC_REQUESTS = "envoy_kohort_requests"
-LABEL_ARM = "arm"
+LABEL_ARM, LABEL_COHORT, LABEL_CODE = "arm", "cohort", "code"
+# Of every gateway, whoever calls it: that it was scraped, and when.
+METRIC_UPTIME = "envoy_server_uptime"
 TOOK_MS = (0, 1, 2, 4, 8, 15, 25, 45, 80, 150, 270, 500, 1000, 2000, 4000, 10_000)
 
 # What route tables and the gateway's listener call the same thing by: the filters that find a model by

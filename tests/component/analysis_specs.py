@@ -5,6 +5,60 @@ from __future__ import annotations
 from typing import Any
 
 EVERYONE = {"name": "everyone"}
+PROMETHEUS = {"url": "http://prometheus.monitoring:9090"}
+SELECTOR = 'checkouts_total{revision="{{revision}}"}'
+
+
+def counting(*, of: Any = None, where: Any = None, **metric: Any) -> dict[str, Any]:
+    """A spec with conversions as a metric; ``of``: what of its counters is otherwise; ``where``: of
+    Prometheus."""
+    counts = {"good": SELECTOR, "total": SELECTOR, **(of or {})}
+    given = {name: query for name, query in counts.items() if query is not None}
+    conversions = {"name": "conversions", "counts": given, **metric}
+    metrics = [{"name": "errors"}, conversions]
+    return {"analysis": {"prometheus": {**PROMETHEUS, **(where or {})}, "metrics": metrics}}
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "counters in Prometheus, with a margin relative to stable's share": counting(
+        of={"sumOver": ["pod"], "marginType": "Relative"}, margin="5%", minClients=20
+    ),
+    "counters of bad ones, and a query with every placeholder": counting(
+        of={
+            "good": None,
+            "bad": 'bad_total{ns="{{namespace}}",m="{{name}}",c="{{cohort}}",r="{{revision}}"}',
+        }
+    ),
+    "counters whose names look like functions": counting(
+        of={"total": 'rate_total{min="1",revision="{{revision}}"}'}
+    ),
+    "a proof of counters alone": {
+        "analysis": {
+            "prometheus": PROMETHEUS,
+            "metrics": [
+                {
+                    "name": "conversions",
+                    "role": "Goal",
+                    "margin": "0%",
+                    "counts": {"good": SELECTOR, "total": SELECTOR},
+                }
+            ],
+        },
+        "cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "NonInferior"}]}],
+    },
+    "a Prometheus with credentials, a path and patience": {
+        "analysis": {
+            "source": "Prometheus",
+            "prometheus": {
+                "url": "https://mimir.example:8443/prometheus",
+                "secretRef": {"name": "prometheus-reader"},
+                "tenantHeader": "THANOS-TENANT",
+                "timeout": "30s",
+                "staleAfter": "10m",
+            },
+        }
+    },
+}
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an error rate that nobody can mean": (
@@ -17,7 +71,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a metric that does not exist": (
         {"analysis": {"metrics": [{"name": "vibes"}]}},
-        'supported values: "errors", "latency"',
+        "a metric of another name needs counts",
     ),
     "a pass without hold": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "Pass"}]}]},
@@ -57,5 +111,97 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more clients than slots": (
         {"analysis": {"metrics": [{"name": "errors", "minClients": 257}]}},
         "spec.analysis.metrics[0].minClients",
+    ),
+    "counters under the name of what gateways count": (
+        {
+            "analysis": {
+                "prometheus": PROMETHEUS,
+                "metrics": [{"name": "errors", "counts": {"good": SELECTOR, "total": SELECTOR}}],
+            }
+        },
+        "give the metric with counts another name",
+    ),
+    "counters and no Prometheus": (
+        {"analysis": {"metrics": counting()["analysis"]["metrics"]}},
+        "set prometheus.url",
+    ),
+    "a source that is nowhere": ({"analysis": {"source": "Prometheus"}}, "set prometheus.url"),
+    "a Prometheus that nothing is read from": (
+        {"analysis": {"prometheus": PROMETHEUS}},
+        "nothing would be read from prometheus",
+    ),
+    "both the good and the bad ones": (
+        counting(of={"bad": SELECTOR}),
+        "give either good or bad",
+    ),
+    "neither the good nor the bad ones": (counting(of={"good": None}), "give either good or bad"),
+    "a query that is the same for both revisions": (
+        counting(of={"total": "checkouts_total"}),
+        "a query must tell revisions apart",
+    ),
+    "a placeholder that nobody fills": (
+        counting(of={"total": 'a{r="{{revision}}",p="{{pod}}"}'}),
+        "no other {{…}}",
+    ),
+    "a rate": (
+        counting(of={"total": f"rate({SELECTOR}[5m])"}),
+        "Kohort takes differences itself",
+    ),
+    "a sum": (
+        counting(of={"total": f"sum by (pod) ({SELECTOR})"}),
+        "adds up those that differ in sumOver",
+    ),
+    "a label that is none": (
+        counting(of={"sumOver": ["kubernetes.io/pod"]}),
+        "spec.analysis.metrics[1].counts.sumOver[0]",
+    ),
+    "a goal of counters that nothing is proven against": (
+        counting(role="Goal"),
+        "a Goal with counts needs margin",
+    ),
+    "a margin that nothing exceeds": (counting(margin="100%"), "margin of counts must be below"),
+    "clients of counters alone": (
+        {
+            "analysis": {
+                "prometheus": PROMETHEUS,
+                "metrics": [counting(minClients=5)["analysis"]["metrics"][1]],
+            }
+        },
+        "minClients needs errors or latency",
+    ),
+    "a pass by counters alone": (
+        {
+            "analysis": {
+                "prometheus": PROMETHEUS,
+                "metrics": [
+                    counting(role="Goal", margin="1%")["analysis"]["metrics"][1],
+                ],
+            },
+            "cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "Pass", "hold": "5m"}]}],
+        },
+        "and Pass too",
+    ),
+    "credentials in the address of Prometheus": (
+        counting(where={"url": "http://me:secret@prometheus:9090"}),
+        "credentials belong into secretRef",
+    ),
+    "an address of a query": (
+        counting(where={"url": "http://prometheus:9090/api/v1/query"}),
+        "leave out /api/v1/query",
+    ),
+    "more patience with Prometheus than a rollout has": (
+        counting(where={"timeout": "31s"}),
+        "timeout must be between 1s and 30s",
+    ),
+    "samples of another day": (
+        counting(where={"staleAfter": "11m"}),
+        "staleAfter must be between 1s and 10m",
+    ),
+    "counters of a gateway that keeps no client where it is": (
+        {
+            **counting(),
+            "route": {"type": "GatewayAPI", "gatewayAPI": {"parentRefs": [{"name": "public"}]}},
+        },
+        "Kohort compares revisions only behind its own gateways",
     ),
 }

@@ -299,10 +299,14 @@ class Gateway:
 
 
 async def start_gateway(
-    operator_port: int, tls_dir: Path, name: str = "gateway-0", *arguments: str
+    operator_port: int,
+    tls_dir: Path,
+    name: str = "gateway-0",
+    *arguments: str,
+    address: GatewayAddress | None = None,
 ) -> Gateway:
-    """Start a gateway; it is not ready yet."""
-    address = GatewayAddress(name, LOCALHOST, free_port(), free_port())
+    """Start a gateway; it is not ready yet. ``address``: where one was before that starts again."""
+    address = address or GatewayAddress(name, LOCALHOST, free_port(), free_port())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -336,6 +340,15 @@ class Fleet:
         self.gateways.append(gateway)
         await until(lambda: gateway.ready(self.session))
         return gateway
+
+    async def restart(self, gateway: Gateway) -> None:
+        """The gateway's container anew, in the same pod: it counts from nought."""
+        await gateway.kill()
+        again = await start_gateway(
+            self.port, self.certificates.directory, gateway.name, address=gateway.address
+        )
+        self.gateways[self.gateways.index(gateway)] = again
+        await until(lambda: again.ready(self.session))
 
     async def effective(self, wanted: RouteTable, gateway: Gateway | None = None) -> None:
         """Wait until gateways serve a table."""

@@ -66,6 +66,7 @@ MATRIX: dict[str, Json] = {
         "watchNamespaces": [SHOP],
         "modelNames": {"enabled": True},
         "gatewayAPI": {"enabled": True},
+        "prometheus": {"urls": ["http://prometheus:9090"], "secretNames": ["reader"]},
         "networkPolicy": {"enabled": True},
         "monitoring": {
             "podMonitors": {"enabled": True, "labels": {"a": "b"}},
@@ -140,6 +141,26 @@ def test_a_real_api_server_takes_what_the_chart_makes(
         stdin=encoded(*objects),
     )
     assert len(told.splitlines()) == len(objects)
+
+
+@pytest.mark.parametrize("namespaces", [[], [SHOP, SEARCH]], ids=["all", "some"])
+def test_secrets_of_models_are_read_by_name_and_only_if_some_are_named(
+    namespaces: list[str], helm: Helm
+) -> None:
+    def rules(values: Json) -> list[Json]:
+        roles = [
+            role
+            for kind in ("Role", "ClusterRole")
+            for role in of(kind, helm.render(NAMESPACE, {"watchNamespaces": namespaces, **values}))
+            if role["metadata"].get("namespace") != NAMESPACE
+        ]
+        return [r for role in roles for r in role["rules"] if "secrets" in r["resources"]]
+
+    assert rules({}) == []
+    assert rules({"prometheus": {"urls": ["http://p:9090"]}}) == []
+    read = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    named = rules({"prometheus": {"secretNames": ["a", "b"]}})
+    assert named == [{**read, "resourceNames": ["a", "b"]}] * max(1, len(namespaces))
 
 
 @pytest.mark.parametrize("name", MATRIX)

@@ -76,6 +76,7 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
 
 
 ACCEPTED: dict[str, Spec] = {
+    **analysis_specs.ACCEPTED,
     "a step that passes by what would have been seen": {
         "cohorts": [{**EVERYONE, "steps": [{"weight": 1, "until": "Pass", "hold": "5m"}]}]
     },

@@ -61,6 +61,14 @@ def test_no_permission_is_a_wildcard_and_secrets_are_named() -> None:
     ]
 
 
+def test_credentials_for_prometheus_are_read_by_names_that_the_chart_fills_in() -> None:
+    (rule,) = permissions.CONCERNS["prometheus"]
+    assert rule["verbs"] == ["get"]
+    # Whoever applies the rules as they are gives no more than a Secret that nobody has.
+    assert rule["resourceNames"] == ["named-by-the-chart"]
+    assert VALUES["prometheus"] == {"urls": [], "secretNames": []}
+
+
 def test_the_charts_version_is_the_packages() -> None:
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = msgspec.yaml.decode((CHART / "Chart.yaml").read_bytes())

@@ -49,6 +49,12 @@ GATEWAY_API_RULES: list[Rule] = [
     ),
 ]
 
+# Besides, in namespaces with models, with credentials for Prometheus. Never without names: the chart puts
+# those of prometheus.secretNames here, and leaves the rule out where there are none.
+PROMETHEUS_RULES: list[Rule] = [
+    _rule("", "secrets", "get", names=("named-by-the-chart",)),
+]
+
 # In the operator's own namespace. "create" cannot be limited by name.
 FLEET_RULES: list[Rule] = [
     _rule("", "pods", "list", "watch"),
@@ -74,6 +80,7 @@ CONCERNS: dict[str, list[Rule]] = {
     "models": CLUSTER_RULES,
     "names": NAME_RULES,
     "gateway-api": GATEWAY_API_RULES,
+    "prometheus": PROMETHEUS_RULES,
     "fleet": FLEET_RULES,
     "lease": LEASE_RULES,
     "certificates": CERTIFICATE_RULES,

@@ -28,18 +28,21 @@ class Batch:
     stable: Count
 
 
-def log_factor(batch: Batch, bet: float, margin: float = 0.0) -> float:
+def log_factor(batch: Batch, bet: float, margin: float = 0.0, ratio: float = 1.0) -> float:
     """Log of what one bet's capital is multiplied by after a batch.
 
-    Tests, for ``bet`` > 1, "the canary's failure rate is at most stable's + ``margin``", and for
-    ``bet`` < 1 "it is at least stable's + ``margin``". 0 when an arm has no request.
-    Source: U**y <= 1 + y(U - 1) on [0, 1], 1 + z <= exp(z), and share*(U-1) + (1-share)*(V-1) = 0.
+    Tests, for ``bet`` > 1, "the canary's failure rate is at most ``ratio`` times stable's + ``margin``",
+    and for ``bet`` < 1 "it is at least that"; bets are on rates ``bet`` times as high. 0 when an arm has
+    no request.
+    Source: U**y <= 1 + y(U - 1) on [0, 1], 1 + z <= exp(z), and
+    share*ratio*(U-1) + (1-share)*(V-1) = 0.
     """
     total = batch.canary.requests + batch.stable.requests
     if not batch.canary.requests or not batch.stable.requests:
         return 0.0
     canary_share = batch.canary.requests / total
-    for_stable = 1 / (1 - canary_share + canary_share * bet)
+    expected = 1 + canary_share * (ratio - 1)
+    for_stable = expected / (1 - canary_share + canary_share * ratio * bet)
     for_canary = bet * for_stable
     return (
         batch.canary.failed * math.log(for_canary)
@@ -49,9 +52,13 @@ def log_factor(batch: Batch, bet: float, margin: float = 0.0) -> float:
 
 
 def raised(
-    logs: Sequence[float], bets: Sequence[float], batch: Batch, margin: float = 0.0
+    logs: Sequence[float],
+    bets: Sequence[float],
+    batch: Batch,
+    margin: float = 0.0,
+    ratio: float = 1.0,
 ) -> tuple[float, ...]:
-    """The log capital of every bet after one more batch."""
+    """The log capital of every bet after one more batch; see ``log_factor``."""
     canary, stable = batch.canary, batch.stable
     if not canary.requests or not stable.requests:
         return tuple(logs)
@@ -59,10 +66,12 @@ def raised(
     share = canary.requests / (canary.requests + stable.requests)
     rest, tolerated, log = 1 - share, canary.requests * margin, math.log
     failed, of_canary = canary.failed + stable.failed, canary.failed
-    raised_logs = []
+    theirs, expected = share * ratio, 1 + share * (ratio - 1)
+    log_expected, raised_logs = log(expected), []
     for before, bet in zip(logs, bets, strict=True):
-        weighted = rest + share * bet
-        gain = of_canary * log(bet) - failed * log(weighted) - tolerated * (bet / weighted - 1)
+        weighted = rest + theirs * bet
+        gain = of_canary * log(bet) - failed * (log(weighted) - log_expected)
+        gain -= tolerated * (bet * expected / weighted - 1)
         raised_logs.append(before + gain)
     return tuple(raised_logs)
 

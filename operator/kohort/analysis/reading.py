@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
+from typing import NamedTuple
 
 from kohort.contract import SLOTS
 
@@ -69,6 +70,21 @@ class SlotTotals:
     arms: Mapping[str, Row] = field(default_factory=dict)
 
 
+class Series(NamedTuple):
+    """A counter that is told by a query: of which arm, of events or of all, and its name among others."""
+
+    revision: str
+    events: bool
+    name: str
+
+
+class Sample(NamedTuple):
+    """A cumulative count, and the Unix time at which it stood so."""
+
+    value: int
+    at: float
+
+
 @dataclass(frozen=True)
 class Reading:
     """One cohort's counters, all read at one time.
@@ -77,10 +93,13 @@ class Reading:
     ``sources``: per process that counts (a gateway's container), its arms. A source that could not be
     read is absent: its next reading holds what was missed. A process that starts anew has another name.
     ``errors``: why sources are absent; empty when every ready gateway was read.
-    ``slots``: None where nobody counts slots.
+    ``slots``: None where nobody counts slots. ``series``: of a metric with counters of its own.
+    ``sampled``: whether somebody else read the counters, so that ``at`` may be a while ago.
     """
 
     at: float
     sources: Mapping[str, Arms]
     errors: tuple[str, ...] = ()
     slots: SlotTotals | None = None
+    series: Mapping[Series, Sample] = field(default_factory=dict)
+    sampled: bool = False

@@ -134,7 +134,8 @@ def advance(
         proof, slots = _NO_PROOF_YET, unproven(slots)
     state = State(
         margin=margin,
-        at=reading.at,
+        # One that brought nothing does not make older samples of others old news.
+        at=reading.at if reading.sources else state.at,
         complete=state.complete or not reading.errors,
         harm=raised(state.harm, HARM_BETS, batch),
         proof=raised(proof, PROOF_BETS, batch, margin),

@@ -59,6 +59,18 @@ def pairs_message(canary: Tally, stable: Tally, different: int) -> str:
     )
 
 
+def counter_figures(canary: Tally, stable: Tally, *, more: bool) -> str:
+    """Two counters of both arms; ``more``: whether they are of good ones, which tallies tell less."""
+
+    def told(tally: Tally) -> str:
+        events = tally.requests - tally.failed if more else tally.failed
+        share = events / tally.requests if tally.requests else 0.0
+        return f"{events:,} of {tally.requests:,} ({share:.3g})"
+
+    kind = "good" if more else "bad"
+    return f"{told(canary)} of the canary were {kind} against {told(stable)} of stable"
+
+
 def chance(log_capital: float) -> str:
     """The greatest chance of so much evidence if the hypothesis were true."""
     return f"chance under {one_in(math.exp(-log_capital))}"
@@ -92,6 +104,14 @@ def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> st
     return cut(
         f"{figures(canary, stable)}; not worse by {margin} if requests were independent, but client "
         f"slots do not bear it out: {slots}"
+    )
+
+
+def guarded_message(told: str, log_capital: float, allowed: float) -> str:
+    """Why counters that accuse a canary, or speak for it, do not decide yet: clients may be alike."""
+    return cut(
+        f"{told}; {chance(log_capital)} if requests were independent; these counters tell no client slots, "
+        f"so that chance {one_in(allowed)} is needed"
     )
 
 

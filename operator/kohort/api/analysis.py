@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, field
 
 from kohort.api.base import SpecStruct, rules
+from kohort.api.prometheus import Counts, Prometheus, Source
 from kohort.api.quantity import Percent, share
 
 
 class MetricName(StrEnum):
-    """A metric that can decide."""
+    """The metrics that gateways count; others are counters in Prometheus, under names of their own."""
 
     ERRORS = "errors"
     LATENCY = "latency"
@@ -25,18 +27,23 @@ class Role(StrEnum):
     GOAL = "Goal"
 
 
-MARGINS = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"}
+MARGINS: Mapping[str, str] = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"}
 """What is tolerated where nothing else is said: percentage points of requests; percent of durations."""
+
+NOTHING_TOLERATED = "0%"
 
 
 class Metric(SpecStruct, frozen=True):
     """A metric on which the new revision is compared with the cohort's own stable revision."""
 
     name: Annotated[
-        MetricName,
+        str,
         Meta(
+            pattern="^[a-z]([-a-z0-9]*[a-z0-9])?$",
+            max_length=40,
             description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs. "
-            "latency: how long all other answers took, as a whole distribution."
+            "latency: how long all other answers took, as a whole distribution. Any other: what counts "
+            "counts.",
         ),
     ]
     role: Annotated[
@@ -51,7 +58,9 @@ class Metric(SpecStruct, frozen=True):
         Meta(
             description="What is tolerated. errors: for until NonInferior the failed share may be higher by "
             "less than this, in percentage points (1% if absent). latency: a cohort goes back only if "
-            "answers take longer by at least this, relative to stable (10% if absent)."
+            "answers take longer by at least this, relative to stable (10% if absent). counts: a cohort "
+            "goes back only if it is worse by more than this (0% if absent), and until NonInferior if it "
+            "is worse by less; see marginType."
         ),
     ] = None
     min_clients: Annotated[
@@ -63,11 +72,20 @@ class Metric(SpecStruct, frozen=True):
             "client slots on the new revision: at least as many clients.",
         ),
     ] = 0
+    counts: Annotated[
+        Counts | None,
+        Meta(
+            description="Counters in analysis.prometheus that decide.",
+            extra_json_schema=rules(
+                ("has(self.good) != has(self.bad)", "give either good or bad, besides total")
+            ),
+        ),
+    ] = None
 
     @property
     def tolerated(self) -> str:
         """The margin as it is written."""
-        return self.margin or MARGINS[self.name]
+        return self.margin or MARGINS.get(self.name, NOTHING_TOLERATED)
 
     @property
     def allowed(self) -> float:
@@ -119,6 +137,27 @@ class Analysis(SpecStruct, frozen=True):
                             "double(self.margin.replace('%', '')) <= 100.0",
                             "margin of errors is in percentage points of requests: at most 100%",
                         ),
+                        (
+                            "self.name in ['errors', 'latency'] || has(self.counts)",
+                            "gateways count errors and latency alone: a metric of another name needs counts, "
+                            "its counters in Prometheus",
+                        ),
+                        (
+                            "!has(self.counts) || !(self.name in ['errors', 'latency', 'mirror'])",
+                            "errors, latency and mirror are what Kohort counts itself: give the metric with "
+                            "counts another name",
+                        ),
+                        (
+                            "!has(self.counts) || !has(self.role) || self.role != 'Goal' || "
+                            "has(self.margin)",
+                            "a Goal with counts needs margin: until NonInferior proves that it is worse by "
+                            "less than that (0%: that it is better)",
+                        ),
+                        (
+                            "!has(self.counts) || !has(self.margin) || "
+                            "double(self.margin.replace('%', '')) < 100.0",
+                            "margin of counts must be below 100%: nothing could be worse by that much",
+                        ),
                     )
                 ),
             ],
@@ -136,9 +175,24 @@ class Analysis(SpecStruct, frozen=True):
     ] = field(
         default_factory=lambda: (Metric(name=MetricName.ERRORS), Metric(name=MetricName.LATENCY))
     )
+    source: Annotated[
+        Source,
+        Meta(
+            description="Where errors and latency are read: from the Gateways themselves, or from the "
+            "Prometheus that scrapes them."
+        ),
+    ] = Source.GATEWAYS
+    prometheus: Annotated[
+        Prometheus | None, Meta(description="Where counters are that gateways do not tell.")
+    ] = None
 
     @property
-    def goals(self) -> frozenset[MetricName]:
+    def goals(self) -> frozenset[str]:
         """The metrics whose proof ``until: NonInferior`` waits for."""
         named = frozenset(m.name for m in self.metrics if m.role is Role.GOAL)
         return named or frozenset({MetricName.ERRORS})
+
+    @property
+    def counts(self) -> tuple[Metric, ...]:
+        """The metrics that are read in Prometheus."""
+        return tuple(m for m in self.metrics if m.counts is not None)

@@ -14,6 +14,7 @@ import msgspec.yaml
 
 from kohort.api import analysis as analysis_types
 from kohort.api import cohorts as cohort_types
+from kohort.api import prometheus as prometheus_types
 from kohort.api import routing as routing_types
 from kohort.api import spec as spec_types
 from kohort.api import status as status_types
@@ -21,7 +22,14 @@ from kohort.contract import GROUP, KIND, PLURAL
 
 Schema = dict[str, Any]
 
-TYPES = (spec_types, cohort_types, analysis_types, routing_types, status_types)
+TYPES = (
+    spec_types,
+    cohort_types,
+    analysis_types,
+    prometheus_types,
+    routing_types,
+    status_types,
+)
 
 # Fields of status that are maps in the shape of lists, with the key of each.
 LIST_KEYS = {
@@ -51,8 +59,16 @@ EVIDENCE_RULE = {
 
 GOAL_RULE = {
     "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors')"
-    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))",
+    " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))"
+    " || (self.spec.analysis.metrics.exists(m, m.role == 'Goal')"
+    " && self.spec.cohorts.all(c, c.steps.all(s, !has(s.until) || s.until != 'Pass')))",
     "message": "until: NonInferior waits for errors, and Pass too: add it to analysis.metrics, or use hold",
+}
+
+PROMETHEUS_RULE = {
+    "rule": "self.spec.route.type != 'GatewayAPI' || !has(self.spec.analysis.prometheus)",
+    "message": "Kohort compares revisions only behind its own gateways: leave out analysis.prometheus and"
+    " metrics with counts, or use route.type Envoy",
 }
 
 _PREVIEW = "!has(self.spec.preview) || "
@@ -148,6 +164,7 @@ def _root() -> Schema:
             NAME_RULE,
             EVIDENCE_RULE,
             GOAL_RULE,
+            PROMETHEUS_RULE,
             *PREVIEW_RULES,
             MIRROR_RULE,
         ],

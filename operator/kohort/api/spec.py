@@ -246,9 +246,31 @@ class Spec(SpecStruct, frozen=True):
             },
         ),
     ] = field(default_factory=lambda: (Cohort(name="everyone"),))
-    analysis: Annotated[Analysis, Meta(description="What decides.")] = field(
-        default_factory=Analysis
-    )
+    analysis: Annotated[
+        Analysis,
+        Meta(
+            description="What decides.",
+            extra_json_schema=rules(
+                # A default that leaves all out is not filled in when it is looked at.
+                (
+                    "has(self.prometheus) || ((!has(self.source) || self.source == 'Gateways') && "
+                    "(!has(self.metrics) || self.metrics.all(m, !has(m.counts))))",
+                    "source Prometheus and metrics with counts need prometheus: set prometheus.url",
+                ),
+                (
+                    "!has(self.prometheus) || self.source == 'Prometheus' || "
+                    "self.metrics.exists(m, has(m.counts))",
+                    "nothing would be read from prometheus: set source Prometheus, or add a metric with "
+                    "counts",
+                ),
+                (
+                    "!has(self.metrics) || self.metrics.exists(m, m.name in ['errors', 'latency']) || "
+                    "self.metrics.all(m, !has(m.minClients) || m.minClients == 0)",
+                    "minClients needs errors or latency among metrics: only gateways count clients",
+                ),
+            ),
+        ),
+    ] = field(default_factory=Analysis)
     on_failure: Annotated[
         OnFailure,
         Meta(

@@ -67,7 +67,10 @@ class Tally(StatusStruct, frozen=True):
 
     requests: Annotated[int, Meta(description="Requests that were answered or given up.")] = 0
     failed: Annotated[
-        int, Meta(description="Those of them that failed; of latency: that were slow.")
+        int,
+        Meta(
+            description="Those of them that failed; of latency: that were slow; of counts: that were bad."
+        ),
     ] = 0
 
 

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from kohort.analysis import latency, sequential
+from kohort.analysis import counts, latency, mirroring, sequential
 from kohort.analysis.trail import BORDER
 from kohort.api.analysis import MetricName
 from kohort.api.status import Evidence, Status
@@ -77,7 +77,8 @@ def _lines(evidence: Evidence) -> Iterator[Line]:
         durations = latency.decode(evidence.state)
         trails = [("harm", durations.harm_trail)] if durations else []
     else:
-        failures = sequential.decode(evidence.state)
+        counted = evidence.metric not in (MetricName.ERRORS, mirroring.METRIC)
+        failures = (counts if counted else sequential).decode(evidence.state)
         trails = (
             [("harm", failures.harm_trail), ("proof", failures.proof_trail)] if failures else []
         )

@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
+from kohort.analysis.reading import Count, Reading, Sample, Series, Slots, SlotTotals
+from kohort.api.analysis import Metric
 from kohort.api.cohorts import Step
 from kohort.api.command import Command, Verb
 from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.contract import MIRROR, SLOTS, TOOK_MS
+from kohort.plan.evidence import counters_name
 from kohort.plan.outcome import (
     Action,
     EnsureDeployment,
@@ -138,7 +140,13 @@ class Foresight:
         seen = Count(self._looks * TRAFFIC, 0)
         slots = Slots((seen.requests,) * SLOTS, (0,) * SLOTS)
         at_once = (seen.requests, *(0,) * (len(TOOK_MS) - 1))
-        return {
+        counted = {
+            counters_name(c.name, metric): _counters(metric, c, self._looks, self.now.timestamp())
+            for c in self.status.cohorts
+            if c.canary
+            for metric in self.spec.analysis.counts
+        }
+        return counted | {
             name: Reading(
                 self.now.timestamp(),
                 {"gateway": dict.fromkeys(arms, seen)},
@@ -213,6 +221,18 @@ class Foresight:
         """A revision as people call it."""
         numbers = {r.name: r.number for r in self.status.revisions}
         return f"v{numbers[revision]}" if revision in numbers else revision
+
+
+def _counters(metric: Metric, cohort: CohortStatus, looks: int, at: float) -> Reading:
+    """What counters of a metric tell of revisions with which all is well."""
+    counts = metric.counts
+    well = looks * TRAFFIC if counts is not None and counts.wants_more else 0
+    series = {
+        Series(revision, events, ""): Sample(well if events else looks * TRAFFIC, at)
+        for revision in (cohort.canary, cohort.stable)
+        for events in (False, True)
+    }
+    return Reading(at, {}, series=series)
 
 
 def _places(status: Status) -> list[tuple[object, ...]]:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kohort.api.analysis import MetricName
 from kohort.api.cohorts import Until
 from kohort.api.spec import Spec
 from kohort.api.status import Status
@@ -107,14 +108,15 @@ def _proofs(ahead: Foresight, status: Status) -> Iterator[str]:
     """What proofs take that are still to come, in requests and at the traffic that was last seen."""
     rolling = {move.cohort for move in ahead.moves if PROVEN in move.what}
     rates = {c.name: traffic(c) for c in status.cohorts}
-    for cohort in ahead.spec.cohorts if rolling else ():
+    analysis = ahead.spec.analysis
+    for cohort in ahead.spec.cohorts if rolling and MetricName.ERRORS in analysis.goals else ():
         for step in cohort.steps:
             if (
                 cohort.name in rolling
                 and step.until is Until.NON_INFERIOR
                 and 0 < step.weight < 100
             ):
-                least = least_requests(step.weight, ahead.spec.analysis)
+                least = least_requests(step.weight, analysis)
                 step_told = f"the proof of {cohort.name} at {step.weight}%"
                 told = f"{step_told} takes at least {least:,} of its requests"
                 rate = rates.get(cohort.name, 0.0)

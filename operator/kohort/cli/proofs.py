@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from kohort.analysis import mirroring
 from kohort.analysis.betting import PROOF_BETS, Batch, log_factor, log_mean
 from kohort.analysis.reading import Count
 from kohort.analysis.timestamps import from_time
@@ -22,7 +21,7 @@ def least_requests(weight: int, analysis: Analysis) -> int:
 
     ``weight``: the canary's percentage, from 1 to 99. ``MOST`` stands for that many and more.
     """
-    margins = [m.allowed for m in analysis.metrics if m.name is MetricName.ERRORS]
+    margins = [m.allowed for m in analysis.metrics if m.name == MetricName.ERRORS]
     goal = math.log(1 / share(analysis.false_promotion))
 
     def proven(requests: int) -> bool:
@@ -46,8 +45,9 @@ def least_requests(weight: int, analysis: Analysis) -> int:
 def traffic(cohort: CohortStatus) -> float:
     """Requests a second that a cohort's newest analysis saw; 0 when there was none."""
     for evidence in cohort.evidence:
-        counts_clients = evidence.metric != mirroring.METRIC
-        if counts_clients and evidence.since and evidence.updated:
+        # Not what is mirrored, and not what somebody else counts.
+        of_gateways = evidence.metric in (MetricName.ERRORS, MetricName.LATENCY)
+        if of_gateways and evidence.since and evidence.updated:
             elapsed = (from_time(evidence.updated) - from_time(evidence.since)).total_seconds()
             if elapsed > 0:
                 return (evidence.canary.requests + evidence.stable.requests) / elapsed

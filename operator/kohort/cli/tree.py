@@ -16,6 +16,7 @@ from rich.tree import Tree
 
 from kohort.analysis.mirroring import METRIC as MIRROR
 from kohort.analysis.wording import figures
+from kohort.api.analysis import MetricName
 from kohort.api.status import CommandStatus, Evidence
 from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
 from kohort.cli.words import age, asked_by, clock, parse_time, plural, share, uri_tail
@@ -140,7 +141,8 @@ class Layout:
             return line.append(f"{evidence.message}  ").append_text(_word(evidence.verdict))
         if canary.requests or stable.requests:
             line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
-            kind = "failed" if evidence.slow_from is None else f"from {evidence.slow_from:,} ms"
+            kind = "failed" if evidence.metric in set(MetricName) else "bad"
+            kind = kind if evidence.slow_from is None else f"from {evidence.slow_from:,} ms"
             line.append(f" vs {stable.failed:,}/{stable.requests:,} {kind}")
         else:
             line.append("no request counted yet", "dim")

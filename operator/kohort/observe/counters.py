@@ -8,7 +8,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kohort.analysis.reading import Arms, Count
-from kohort.contract import LABEL_ARM, METRIC_REQUESTS, TOOK_MS, failed, failed_grpc
+from kohort.contract import (
+    LABEL_ARM,
+    LABEL_CODE,
+    LABEL_COHORT,
+    METRIC_REQUESTS,
+    TOOK_MS,
+    failed,
+    failed_grpc,
+)
 from kohort.route.table import ModelKey, Target
 
 SERIES_REMEMBERED = 1 << 17
@@ -33,7 +41,7 @@ Cells = Mapping[Cell, int]
 
 _LINE = re.compile(rb"^" + METRIC_REQUESTS.encode() + rb"\{([^}]*)\} ([0-9]+)$", re.MULTILINE)
 _LABEL = re.compile(rb'([a-z_]+)="([^"]*)"')
-_CLASSES = {str(milliseconds).encode(): index for index, milliseconds in enumerate(TOOK_MS)}
+_CLASSES = {str(milliseconds): index for index, milliseconds in enumerate(TOOK_MS)}
 
 
 def arm(name: str) -> tuple[ModelKey, Target] | None:
@@ -67,19 +75,27 @@ def parse(text: bytes) -> dict[Cohort, dict[Cell, int]]:
 @lru_cache(SERIES_REMEMBERED)
 def _series(labels: bytes) -> tuple[Cohort, Cell] | None:
     """Whose requests a series counts; None where they are no model's."""
-    told = dict(_LABEL.findall(labels))
-    found = arm(told.get(LABEL_ARM.encode(), b"").decode())
+    told = {name.decode(): value.decode() for name, value in _LABEL.findall(labels)}
+    return _counted(told.get(LABEL_ARM, ""), told.get(LABEL_COHORT, ""), told.get(LABEL_CODE, "0"))
+
+
+@lru_cache(SERIES_REMEMBERED)
+def series_of(arm_name: str, cohort: str, code: str) -> tuple[Cohort, Cell] | None:
+    """Whose requests a series with these labels counts; None where they are no model's."""
+    return _counted(arm_name, cohort, code)
+
+
+def _counted(arm_name: str, cohort: str, code: str) -> tuple[Cohort, Cell] | None:
+    found = arm(arm_name)
     if found is None:
         return None
     key, target = found
-    code = told.get(b"code", b"0").split(b"/")
-    http, grpc, _, took, number, by = (*code, b"", b"", b"", b"", b"")[:6]
+    http, grpc, _, took, number, by = (*code.split("/"), "", "", "", "", "")[:6]
     slot = int(number) if number.isdigit() else None
     bad = failed(int(http) if http.isdigit() else 0) or (grpc.isdigit() and failed_grpc(int(grpc)))
-    fell_back = not bad and bool(target.fallback) and by.decode() == target.fallback
+    fell_back = not bad and bool(target.fallback) and by == target.fallback
     took_class = None if bad or fell_back else _CLASSES.get(took, 0)
-    cell = Cell(target.revision, slot, took_class, fell_back)
-    return _cohort(key, told[b"cohort"].decode()), cell
+    return _cohort(key, cohort), Cell(target.revision, slot, took_class, fell_back)
 
 
 @lru_cache(SERIES_REMEMBERED)

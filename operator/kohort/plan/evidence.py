@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from msgspec import structs
 
-from kohort.analysis import latency, mirroring, sequential
+from kohort.analysis import counts, latency, mirroring, sequential
 from kohort.analysis.reading import Reading
-from kohort.analysis.sequential import Rates, Trial, proof_share, relabelled
-from kohort.analysis.slots import decode
+from kohort.analysis.sequential import Rates, Trial, relabelled
+from kohort.analysis.slots import SlotState, decode
 from kohort.analysis.split import canary_slots
 from kohort.analysis.timestamps import from_time
 from kohort.analysis.wording import NO_PAIRS, unseen_message
@@ -50,6 +50,16 @@ ANALYSES: dict[str, Analysis] = {
 }
 
 
+def analysis(metric: str) -> Analysis:
+    """How evidence on a metric of this name is gathered; other names are those of counters."""
+    return ANALYSES.get(metric, counts)
+
+
+def counters_name(cohort: str, metric: Metric) -> str:
+    """What readings of a metric's own counters are called in ``World.readings``."""
+    return f"{cohort}/{metric.name}"
+
+
 def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     """Evidence from when a step's weight is in effect: fresh if it is the first of its kind (metrics,
     or the mirror), else carried on."""
@@ -77,11 +87,18 @@ def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
 
 
 def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
-    reading = context.world.readings.get(cohort.name)
     return tuple(
-        ANALYSES[metric.name].begin(metric, reading, _trial(cohort), cohort.weight, context.now)
+        analysis(metric.name).begin(
+            metric, _reading(context, cohort, metric), _trial(cohort), cohort.weight, context.now
+        )
         for metric in context.spec.analysis.metrics
     )
+
+
+def _reading(context: Context, cohort: CohortStatus, metric: Metric) -> Reading | None:
+    """What was newly read of a metric."""
+    name = cohort.name if metric.counts is None else counters_name(cohort.name, metric)
+    return context.world.readings.get(name)
 
 
 def watched(context: Context, cohort: CohortStatus) -> CohortStatus:
@@ -115,19 +132,29 @@ def _compared(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
 def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     """The metrics' evidence, carried on."""
     counted = tuple(e for e in cohort.evidence if e.metric != mirroring.METRIC)
-    reading = context.world.readings.get(cohort.name)
-    if reading is None or not counted:
+    if not counted:
         return counted
     known = {e.metric: e for e in counted}
     trial, rates = _trial(cohort), Rates(context.alpha(cohort), context.beta)
-    return tuple(
-        ANALYSES[metric.name].advance(
-            known[metric.name], reading, trial, metric, rates, context.now
-        )
-        if metric.name in known
-        else ANALYSES[metric.name].begin(metric, reading, trial, cohort.weight, context.now)
-        for metric in context.spec.analysis.metrics
-    )
+
+    def carried_on(metric: Metric) -> Evidence | None:
+        reading, evidence = _reading(context, cohort, metric), known.get(metric.name)
+        if reading is None:
+            return evidence
+        way, now = analysis(metric.name), _moment(context, reading)
+        if evidence is None:
+            return way.begin(metric, reading, trial, cohort.weight, now)
+        return way.advance(evidence, reading, trial, metric, rates, now)
+
+    told = map(carried_on, context.spec.analysis.metrics)
+    return tuple(each for each in told if each is not None)
+
+
+def _moment(context: Context, reading: Reading) -> datetime:
+    """When what a reading tells was so: of samples that others took, some time ago."""
+    if not reading.sampled or reading.errors:
+        return context.now
+    return min(context.now, datetime.fromtimestamp(reading.at, UTC))
 
 
 def _trial(cohort: CohortStatus) -> Trial:
@@ -155,7 +182,7 @@ def unseen(cohort: CohortStatus, since: str | None) -> str:
     if since is None:
         return ""
     moment = from_time(since)
-    missing = (ANALYSES[e.metric].unseen_since(e, moment) for e in deciding(cohort))
+    missing = (analysis(e.metric).unseen_since(e, moment) for e in deciding(cohort))
     told = (unseen_message(arms) if cohort.weight else NO_PAIRS for arms in missing if arms)
     return next(told, "")
 
@@ -167,9 +194,9 @@ def awaited_clients(context: Context, cohort: CohortStatus) -> str:
     """
     canary, border = canary_slots(cohort.weight, cohort.salt)
     theirs = canary if border is None else canary | {border}
-    wanted = {m.name.value: min(m.min_clients, len(theirs)) for m in context.spec.analysis.metrics}
+    wanted = {m.name: min(m.min_clients, len(theirs)) for m in context.spec.analysis.metrics}
     for evidence in deciding(cohort):
-        least, slots = wanted.get(evidence.metric, 0), decode(evidence.slots)
+        least, slots = wanted.get(evidence.metric, 0), _slots(cohort, evidence)
         if not least or slots is None:
             continue
         sent = slots.since().requests
@@ -179,6 +206,12 @@ def awaited_clients(context: Context, cohort: CohortStatus) -> str:
                 f"{evidence.metric} waits for clients: {seen} of {least} client slots have called"
             )
     return ""
+
+
+def _slots(cohort: CohortStatus, evidence: Evidence) -> SlotState | None:
+    """The slots of a metric, or of another one of the cohort: the clients are the same."""
+    told = (decode(e.slots) for e in (evidence, *deciding(cohort)))
+    return next((slots for slots in told if slots is not None), None)
 
 
 def read_since(cohort: CohortStatus, moment: datetime) -> bool:
@@ -196,13 +229,16 @@ def unproven(context: Context, cohort: CohortStatus) -> str:
         return ""
     if lacking.verdict is Verdict.METRICS_ERROR:
         return lacking.message
-    return f"proof at {proof_share(lacking, context.beta):.0%}: {lacking.message}"
+    share = (sequential if lacking.metric in ANALYSES else counts).proof_share(
+        lacking, context.beta
+    )
+    return f"proof at {share:.0%}: {lacking.message}"
 
 
 def accusation(context: Context, cohort: CohortStatus) -> str:
     """What single requests say against the canary, though client slots do not bear it out; or empty."""
     alpha = context.alpha(cohort)
-    accusing = (e for e in deciding(cohort) if ANALYSES[e.metric].accused(e, alpha))
+    accusing = (e for e in deciding(cohort) if analysis(e.metric).accused(e, alpha))
     return next((e.message for e in accusing), "")
 
 
@@ -227,7 +263,7 @@ def _visible(context: Context, cohort: CohortStatus) -> Iterator[tuple[Metric, b
     """Of each metric that can tell: whether harm of its margin would have been seen, and which would."""
     known = {e.metric: e for e in deciding(cohort)}
     for metric in context.spec.analysis.metrics:
-        if metric.name is MetricName.ERRORS and metric.name in known:
+        if metric.name == MetricName.ERRORS and metric.name in known:
             rate, seen = sequential.visible_harm(known[metric.name], context.alpha(cohort))
             told = f"a failed share of {seen:.2%} instead of {rate:.2%} would have been seen"
             yield metric, seen < 1 and seen <= rate + metric.allowed, told

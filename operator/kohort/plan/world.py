@@ -57,10 +57,11 @@ class World:
     """Everything outside spec and status that a decision may rest on.
 
     ``recorded``: numbers of revisions that have a ControllerRevision, by revision name.
-    ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name,
-    only cohorts whose counters were read since the last pass. ``shares``: of the model's requests, by
-    cohort name, as last measured; empty while not known. ``command``: what a person asks for, as it
-    stands in the annotation. ``name_taken``: why in-cluster clients cannot use the model's name.
+    ``capacity``: by revision name, for those that have a Deployment. ``readings``: by cohort name, or
+    COHORT/METRIC where a metric has counters of its own; only what was read since the last pass.
+    ``shares``: of the model's requests, by cohort name, as last measured; empty while not known.
+    ``command``: what a person asks for, as it stands in the annotation. ``name_taken``: why in-cluster
+    clients cannot use the model's name.
     """
 
     recorded: Mapping[str, int] = field(default_factory=dict)

@@ -28,11 +28,13 @@ from kohort.runtime import status_server
 from kohort.runtime.addresses import Addresses
 from kohort.runtime.caches import Caches
 from kohort.runtime.certificates import Secrets
+from kohort.runtime.credentials import Credentials
 from kohort.runtime.fleet import Fleet
 from kohort.runtime.herald import Herald
 from kohort.runtime.lease import LeaseElection
 from kohort.runtime.metrics import Metrics
 from kohort.runtime.model_metrics import DESCRIBED, WATCH_AGE, ModelCollector, WatchCollector
+from kohort.runtime.prometheus import PrometheusReader
 from kohort.runtime.queue import WorkQueue
 from kohort.runtime.reconcile import Reconciler
 from kohort.runtime.routes import Publisher
@@ -189,7 +191,16 @@ class Operator:
             self._queue.add(model.key)
         if not self._queue:
             self._passed.set()
-        work = [recorder.run(), scraper.run(), self._retry_when_back()]
+        reader = PrometheusReader(
+            models=caches.models,
+            gateways=fleet.ready,
+            credentials=Credentials(self._kube, settings.prometheus_urls),
+            reconciler=reconciler,
+            wake=self._queue.add_after,
+            slots=self._slots,
+            interval=settings.scrape_interval,
+        )
+        work = [recorder.run(), scraper.run(), reader.run(), self._retry_when_back()]
         work += [sink.run()] if sink else []
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:

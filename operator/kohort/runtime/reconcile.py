@@ -122,7 +122,7 @@ class Reconciler:
 
     def take_readings(self, key: ModelKey, readings: Mapping[str, Reading]) -> None:
         """Keeps the newest counters of a model's cohorts for its next pass."""
-        self._readings[key] = readings
+        self._readings[key] = {**self._readings.get(key, {}), **readings}
 
     def take_shares(self, key: ModelKey, shares: Mapping[str, float]) -> None:
         """Keeps the cohorts' shares of a model's requests until they are measured again."""

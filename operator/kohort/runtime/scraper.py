@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kohort.analysis.reading import Reading
 from kohort.analysis.shares import Requests, requests, shares
+from kohort.api.prometheus import Source
 from kohort.api.status import CohortStatus
 from kohort.contract import MIRROR
 from kohort.observe.gateways import GatewayAddress, Scrape
@@ -81,8 +82,8 @@ class Scraper:
         clock = asyncio.get_running_loop().time
         late = self._measured is None or clock() - self._measured >= SHARES_SECONDS
         due = late and any(map(_shared, self._models))
-        if not gateways or not (due or any(map(_judged, self._models))):
-            self._slots.keep(())
+        if not gateways or not (due or any(map(_read, self._models))):
+            self._keep_slots()
             return
         if due:
             self._measured = clock()
@@ -93,17 +94,24 @@ class Scraper:
         mirrors = await self._mirrors(gateways) if mirrored else {}
         # Status as it is now: a weight of 0 says that no request in the scrape had the canary.
         models = [model for model in self._models if model.own_gateways]
-        judged = [model for model in models if _judged(model)]
-        self._slots.keep((m.key, c.name) for m in judged for c in m.status.cohorts if c.canary)
+        judged = [model for model in models if _read(model)]
+        self._keep_slots()
         for model in models if due else judged:
             self._reconciler.take_shares(model.key, self._shares(model, scrape))
         for place, model in enumerate(self._turn(judged)):
             clients = {
-                c.name: self._reading(scrape, model, c) for c in model.status.cohorts if c.canary
+                c.name: self._reading(scrape, model, c)
+                for c in model.status.cohorts
+                if c.canary and _counted_here(model)
             }
             pairs = {name + MIRROR: mirrors[model.key, name + MIRROR] for name in _mirroring(model)}
             self._reconciler.take_readings(model.key, clients | pairs)
             self._wake(model.key, place / LOOKS_PER_SECOND)
+
+    def _keep_slots(self) -> None:
+        """Forgets slots of rollouts that are over, whoever reads them."""
+        judged = [model for model in self._models if _judged(model)]
+        self._slots.keep((m.key, c.name) for m in judged for c in m.status.cohorts if c.canary)
 
     def _turn(self, models: Sequence[Model]) -> Sequence[Model]:
         """Those that have their turn: as many as can be worked on until the next look."""
@@ -139,6 +147,16 @@ class Scraper:
 def _judged(model: Model) -> bool:
     """Whether a canary, with clients or without, is at gateways that count."""
     return model.own_gateways and rolling(model.status)
+
+
+def _counted_here(model: Model) -> bool:
+    """Whether gateways are asked themselves, and not the Prometheus that scrapes them."""
+    return model.spec is None or model.spec.analysis.source is Source.GATEWAYS
+
+
+def _read(model: Model) -> bool:
+    """Whether something of a canary is read at gateways."""
+    return _judged(model) and (_counted_here(model) or bool(_mirroring(model)))
 
 
 def _shared(model: Model) -> bool:

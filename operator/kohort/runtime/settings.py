@@ -38,6 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     event_sink: str = ""
     gateway_service: str = ""
     gateway_api: bool = False
+    prometheus_urls: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -108,6 +109,13 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         action="store_true",
         help="write HTTPRoutes and GRPCRoutes for models with route.type GatewayAPI; needs its CRDs",
     )
+    option(
+        "--prometheus-urls",
+        type=_urls,
+        default=(),
+        help="comma-separated http(s) URLs of Prometheus-compatible APIs that models may name in "
+        "analysis.prometheus (default: none)",
+    )
     given = vars(parser.parse_args(arguments))
     del given["command"]
     settings = Settings(**given)
@@ -132,6 +140,10 @@ def _url(text: str) -> str:
             f"{text!r} is no URL such as https://events.example/kohort"
         )
     return text
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    return tuple(_url(each) for each in _names(text))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,349 @@
+"""Evidence from two counters of each revision, how many there were and how many were good, or bad.
+
+Bets are made on both sides, on bad ones that become more and on good ones that become fewer: whichever are
+rare tell more. No client slots are known here. So no permutation can bear out what single requests say, and
+a weaker guard decides: they must be ``GUARD_FACTOR`` times surer than is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec import Struct, field, structs
+
+from kohort.analysis import persisted, wording
+from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
+from kohort.analysis.confirming import GUARD_FACTOR
+from kohort.analysis.reading import Count, Reading, Series
+from kohort.analysis.sequential import Rates, Trial
+from kohort.analysis.timestamps import to_time
+from kohort.analysis.trail import Trail
+from kohort.api.analysis import Metric
+from kohort.api.prometheus import MarginType
+from kohort.api.status import Evidence, Tally, Verdict
+
+FORMAT = "1:"
+"""Begins every state; another format begins with another number."""
+
+MORE = (1.01, 1.025, 1.05, 1.1, *HARM_BETS)
+FEWER = PROOF_BETS
+"""How many times as many there are as at the border of what is tolerated; bets on both sides."""
+
+BETS = len(MORE) + len(FEWER)
+_NO_CAPITAL_YET = (0.0,) * BETS
+
+SERIES_LIMIT = 240
+"""Series of one cohort and metric that are remembered: status has no room for more."""
+
+ABSURD = 100
+"""Requests after which more events than requests are no matter of their order any more."""
+
+CHANGED = "what is counted, or its margin, was changed; the analysis started anew"
+
+
+class Border(NamedTuple):
+    """The canary's share of bad ones that is still tolerated: ``ratio`` times stable's + ``added``."""
+
+    ratio: float
+    added: float
+
+    def of_good(self) -> Border:
+        """The same border as a share of good ones."""
+        return Border(self.ratio, 1 - self.ratio - self.added)
+
+
+def border(metric: Metric) -> Border:
+    """What a metric with counts tolerates."""
+    counts, margin = metric.counts, metric.allowed
+    if counts is None or counts.margin_type is MarginType.ABSOLUTE:
+        return Border(1.0, margin)
+    # Good ones fewer by the margin: 1 - bad >= (1 - margin) * (1 - stable's bad).
+    return Border(1 - margin, margin) if counts.wants_more else Border(1 + margin, 0.0)
+
+
+class Known(Struct, frozen=True, array_like=True):
+    """A counter when it was last read, and when it stood so (Unix time)."""
+
+    value: int
+    at: float
+
+
+class Waiting(Struct, frozen=True, array_like=True):
+    """Counts that were read and are in no bet yet, because they do not fit together."""
+
+    canary: int = 0
+    canary_events: int = 0
+    stable: int = 0
+    stable_events: int = 0
+
+
+class State(Struct, frozen=True, omit_defaults=True):
+    """What must survive a restart: log capitals, and the counters they were computed from.
+
+    ``asked``: of which queries, and within which border. ``at``: Unix time of the oldest sample of the last
+    reading. ``canary_seen``, ``stable_seen``: when a count of the arm last grew.
+    """
+
+    asked: str
+    at: float = 0.0
+    harm: tuple[float, ...] = _NO_CAPITAL_YET
+    proof: tuple[float, ...] = _NO_CAPITAL_YET
+    canary_seen: float = 0.0
+    stable_seen: float = 0.0
+    waiting: Waiting = Waiting()
+    harm_trail: Trail = Trail()
+    proof_trail: Trail = Trail()
+    series: dict[str, Known] = field(default_factory=dict)
+
+
+def begin(
+    metric: Metric, reading: Reading | None, trial: Trial, weight: int, now: datetime
+) -> Evidence:
+    """Fresh evidence; the reading is its snapshot, so that only what is counted later tells."""
+    state = State(asked=_asked(metric))
+    if reading is not None and reading.series:
+        state, _ = _taken(state, reading, trial)
+    return Evidence(
+        metric=metric.name,
+        message=wording.unseen_message(("canary", "stable")),
+        since=to_time(now),
+        state=encode(state),
+    )
+
+
+def advance(
+    evidence: Evidence, reading: Reading, trial: Trial, metric: Metric, rates: Rates, now: datetime
+) -> Evidence:
+    """Evidence with what was counted since its snapshot; a reading that is not newer adds nothing.
+
+    A reading with errors adds nothing either. Fail is final. State of another format, of other queries or
+    of another margin is never guessed at: the analysis starts anew and says so.
+    """
+    if evidence.verdict is Verdict.FAIL:
+        return evidence
+    state = decode(evidence.state)
+    if state is None or state.asked != _asked(metric):
+        told = wording.UNREADABLE if state is None else CHANGED
+        return structs.replace(begin(metric, reading, trial, 0, now), message=told)
+    if reading.errors:
+        message = wording.unread_message(_figures(evidence, metric), reading.errors)
+        return structs.replace(evidence, verdict=Verdict.METRICS_ERROR, message=message)
+    if reading.at <= state.at:
+        return evidence
+    known_before = state.at > 0
+    state, events = _taken(state, reading, trial)
+    if events is not None:
+        batch = events if _kind(metric) == "bad" else _rest(events)
+        state = _bet(state, batch, metric, rates)
+        evidence = structs.replace(
+            evidence,
+            canary=_added(evidence.canary, batch.canary),
+            stable=_added(evidence.stable, batch.stable),
+        )
+    evidence = structs.replace(
+        evidence,
+        since=evidence.since if known_before else to_time(now),
+        updated=to_time(now),
+        state=encode(state),
+    )
+    return _judged(evidence, state, metric, rates)
+
+
+def _taken(state: State, reading: Reading, trial: Trial) -> tuple[State, Batch | None]:
+    """The state with a reading's counters, and a batch of what is new if it fits together.
+
+    Series that were not known bring nothing yet, for nobody knows since when they count. Of a series whose
+    sample is not newer than the known one nothing is taken: of two replicas one may lag.
+    """
+    gains: dict[tuple[str, bool], int] = {}
+    series = dict(state.series)
+    for name, sample in reading.series.items():
+        key = _key(name)
+        known = series.get(key)
+        if known is not None and sample.at <= known.at:
+            continue
+        if known is not None:
+            # A counter that fell was reset, and counts from nought.
+            fell = sample.value < known.value
+            gain = sample.value - (0 if fell else known.value)
+            arm = (name.revision, name.events)
+            gains[arm] = gains.get(arm, 0) + gain
+        series[key] = Known(sample.value, sample.at)
+    now, before = _gained(gains, trial), state.waiting
+    waiting = Waiting(
+        before.canary + now.canary,
+        before.canary_events + now.canary_events,
+        before.stable + now.stable,
+        before.stable_events + now.stable_events,
+    )
+    batch, waiting = _batch(waiting)
+    state = structs.replace(
+        state,
+        at=max(state.at, reading.at),
+        canary_seen=reading.at if now.canary else state.canary_seen,
+        stable_seen=reading.at if now.stable else state.stable_seen,
+        waiting=waiting,
+        series=_newest(series),
+    )
+    return state, batch
+
+
+def _gained(gains: Mapping[tuple[str, bool], int], trial: Trial) -> Waiting:
+    return Waiting(
+        *(
+            gains.get((revision, events), 0)
+            for revision in (trial.canary, trial.stable)
+            for events in (False, True)
+        )
+    )
+
+
+def _batch(waiting: Waiting) -> tuple[Batch | None, Waiting]:
+    """What can be bet on, and what has to wait for the rest of it.
+
+    An event may be counted later than the request that it is of: what is out of order waits, so that none
+    of either arm is lost. What one arm alone did tells nothing.
+    """
+    canary = Count(waiting.canary, waiting.canary_events)
+    stable = Count(waiting.stable, waiting.stable_events)
+    if any(count.failed > count.requests for count in (canary, stable)):
+        return None, waiting
+    if not canary.requests or not stable.requests:
+        return None, Waiting()
+    return Batch(canary, stable), Waiting()
+
+
+def _newest(series: Mapping[str, Known]) -> dict[str, Known]:
+    """As many as there is room for; those that were not told for longest go first."""
+    if len(series) <= SERIES_LIMIT:
+        return dict(series)
+    kept = sorted(series, key=lambda key: (-series[key].at, key))[:SERIES_LIMIT]
+    return {key: series[key] for key in kept}
+
+
+def _bet(state: State, batch: Batch, metric: Metric, rates: Rates) -> State:
+    """The state after bets on a batch, in which bad ones are those that failed."""
+    rest, limit = _rest(batch), border(metric)
+
+    def after(logs: Sequence[float], bad: Sequence[float], good: Sequence[float]) -> list[float]:
+        first, second = logs[: len(bad)], logs[len(bad) :]
+        return [
+            *raised(first, bad, batch, limit.added, limit.ratio),
+            *raised(second, good, rest, limit.of_good().added, limit.ratio),
+        ]
+
+    harm, proof = after(state.harm, MORE, FEWER), after(state.proof, FEWER, MORE)
+    return structs.replace(
+        state,
+        harm=tuple(harm),
+        proof=tuple(proof),
+        harm_trail=state.harm_trail.after(log_mean(harm), math.log(1 / rates.alpha)),
+        proof_trail=state.proof_trail.after(log_mean(proof), math.log(1 / rates.beta)),
+    )
+
+
+def _rest(batch: Batch) -> Batch:
+    """The same requests; those that did not fail counted instead."""
+    canary, stable = batch.canary, batch.stable
+    return Batch(
+        Count(canary.requests, canary.requests - canary.failed),
+        Count(stable.requests, stable.requests - stable.failed),
+    )
+
+
+def _judged(evidence: Evidence, state: State, metric: Metric, rates: Rates) -> Evidence:
+    """The verdict and its sentence: harm first, then proof."""
+    told = _figures(evidence, metric)
+    harm, proof, waiting = log_mean(state.harm), log_mean(state.proof), state.waiting
+    guarded = math.log(GUARD_FACTOR)
+    verdict = Verdict.INSUFFICIENT
+    if harm >= math.log(1 / rates.alpha) + guarded:
+        verdict = Verdict.FAIL
+        message = f"{told}; {wording.chance(harm)}, if requests were independent"
+    elif proof >= math.log(1 / rates.beta) + guarded:
+        verdict = Verdict.PASS
+        message = f"{told}; not worse by {metric.tolerated}, {wording.chance(proof)} otherwise"
+    elif _absurd(waiting.canary, waiting.canary_events) or _absurd(
+        waiting.stable, waiting.stable_events
+    ):
+        verdict = Verdict.METRICS_ERROR
+        message = f"{told}; more {_kind(metric)} ones than there are at all: check both queries"
+    elif harm >= math.log(1 / rates.alpha):
+        message = wording.guarded_message(told, harm, rates.alpha / GUARD_FACTOR)
+    elif proof >= math.log(1 / rates.beta):
+        message = wording.guarded_message(
+            f"{told}; not worse by {metric.tolerated}", proof, rates.beta / GUARD_FACTOR
+        )
+    else:
+        message = wording.idle_message(evidence.canary, evidence.stable) or (
+            f"{told}; nothing speaks against the canary"
+        )
+    return structs.replace(evidence, verdict=verdict, message=wording.cut(message))
+
+
+def _absurd(requests: int, events: int) -> bool:
+    return requests >= ABSURD and events > requests
+
+
+def _kind(metric: Metric) -> str:
+    return "good" if metric.counts is not None and metric.counts.wants_more else "bad"
+
+
+def _figures(evidence: Evidence, metric: Metric) -> str:
+    return wording.counter_figures(evidence.canary, evidence.stable, more=_kind(metric) == "good")
+
+
+def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
+    """Which of the arms ``canary`` and ``stable`` had nothing counted since ``moment``."""
+    state = decode(evidence.state) or State(asked="")
+    seen = {"canary": state.canary_seen, "stable": state.stable_seen}
+    return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
+
+
+def accused(evidence: Evidence, alpha: float) -> bool:
+    """Whether counters speak against the canary, even if not surely enough to decide."""
+    state = decode(evidence.state)
+    return state is not None and log_mean(state.harm) >= math.log(1 / alpha)
+
+
+def proof_share(evidence: Evidence, beta: float) -> float:
+    """How far the proof of non-inferiority has come: 0 none, 1 reached (on the log scale)."""
+    state = decode(evidence.state)
+    if state is None:
+        return 0.0
+    return min(1.0, max(0.0, log_mean(state.proof) / math.log(GUARD_FACTOR / beta)))
+
+
+def _added(tally: Tally, count: Count) -> Tally:
+    return Tally(requests=tally.requests + count.requests, failed=tally.failed + count.failed)
+
+
+def _asked(metric: Metric) -> str:
+    counts = metric.counts
+    told = repr(
+        (counts and (counts.total, counts.good, counts.bad, counts.sum_over), border(metric))
+    )
+    return _short(told)
+
+
+def _key(series: Series) -> str:
+    return _short(repr(tuple(series)))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def encode(state: State) -> str:
+    """A state as it stands in status."""
+    return persisted.written(state, FORMAT)
+
+
+def decode(text: str) -> State | None:
+    """The state, or None for what this version did not write."""
+    state = persisted.read(text, State, FORMAT)
+    return state if state and len(state.harm) == len(state.proof) == BETS else None

@@ -1,0 +1,148 @@
+"""A metric's two counters in Prometheus: what is asked for each revision, and whether the answer counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kohort.analysis.counts import SERIES_LIMIT
+from kohort.analysis.reading import Reading, Sample, Series
+from kohort.api.prometheus import Counts
+from kohort.observe.prometheus import QUERY_TOLD, Answer, Point, PrometheusError, Question, cut
+from kohort.route.table import ModelKey
+
+LARGEST = float(1 << 53)
+"""Beyond it a number tells whole ones no longer apart."""
+
+IN_THE_FUTURE = 30.0
+"""Seconds that clocks may differ."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One counter of one revision."""
+
+    revision: str
+    events: bool
+    selector: str
+
+    @property
+    def question(self) -> Question:
+        """What is asked."""
+        return Question.of(self.selector)
+
+    @property
+    def told(self) -> str:
+        """What it is called in messages."""
+        return cut(self.selector, QUERY_TOLD)
+
+
+def queries(
+    counts: Counts, key: ModelKey, cohort: str, revisions: Sequence[str]
+) -> tuple[Query, ...]:
+    """The selectors of both counters for each of the revisions."""
+    return tuple(
+        Query(revision, events, filled(template, key, cohort, revision))
+        for revision in revisions
+        for events, template in ((False, counts.total), (True, counts.events))
+    )
+
+
+def filled(template: str, key: ModelKey, cohort: str, revision: str) -> str:
+    """A query in which placeholders are filled; names hold nothing that PromQL would read otherwise."""
+    values = {"namespace": key.namespace, "name": key.name, "cohort": cohort, "revision": revision}
+    for name, value in values.items():
+        template = template.replace(f"{{{{{name}}}}}", value)
+    return template
+
+
+def reading(
+    asked: Sequence[Query],
+    answers: Sequence[Answer | PrometheusError],
+    counts: Counts,
+    at: float,
+    stale_after: float,
+) -> Reading:
+    """What the answers tell, all of it or nothing; ``at`` of it is that of its oldest sample.
+
+    ``at``: Unix time for which answers were worked out. ``stale_after``: seconds.
+    """
+    series: dict[Series, Sample] = {}
+    try:
+        for query, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, PrometheusError):
+                raise answer
+            series |= _series(query, answer, counts.sum_over, at, stale_after)
+        if len(series) > SERIES_LIMIT:
+            raise PrometheusError(
+                f"{len(series)} series are selected, and at most {SERIES_LIMIT} can be kept: let "
+                "Prometheus record fewer"
+            )
+    except PrometheusError as error:
+        return Reading(at, {}, errors=(str(error),), sampled=True)
+    return Reading(min(s.at for s in series.values()), {}, series=series, sampled=True)
+
+
+def _series(
+    query: Query, answer: Answer, sum_over: Sequence[str], at: float, stale_after: float
+) -> Mapping[Series, Sample]:
+    if not answer.values:
+        raise PrometheusError(
+            f"no series: {query.told}; does it exist, and is it told from 0 on, before the first event?"
+        )
+    times = {_labels(point): point.number for point in answer.times}
+    found: dict[Series, Sample] = {}
+    for point in answer.values:
+        name = Series(
+            query.revision,
+            query.events,
+            ",".join(f"{label}={point.metric.get(label, '')}" for label in sum_over),
+        )
+        if name in found:
+            raise PrometheusError(_ambiguous(query, answer.values, sum_over))
+        taken = times.get(_labels(point), math.nan)
+        if not at - stale_after <= taken <= at + IN_THE_FUTURE:
+            raise PrometheusError(
+                f"stale: {_age(at, taken)}: {query.told}; is it still scraped, and are clocks right?"
+            )
+        found[name] = Sample(_whole(query, point), taken)
+    return found
+
+
+def _age(at: float, taken: float) -> str:
+    return (
+        f"the last sample is {at - taken:.0f} s old" if math.isfinite(taken) else "of unknown age"
+    )
+
+
+def _labels(point: Point) -> tuple[tuple[str, str], ...]:
+    """Labels apart from the name, which no time has."""
+    return tuple(sorted(item for item in point.metric.items() if item[0] != "__name__"))
+
+
+def _whole(query: Query, point: Point) -> int:
+    number = point.number
+    if not (0 <= number <= LARGEST) or number != math.floor(number):
+        raise PrometheusError(
+            f"{cut(point.value[1], 40)} is no count: {query.told}; a counter of whole ones is needed"
+        )
+    if "__name__" not in point.metric:
+        raise PrometheusError(
+            f"what is worked out hides counters that were reset: {query.told}; select counters as they are"
+        )
+    return int(number)
+
+
+def _ambiguous(query: Query, points: Sequence[Point], sum_over: Sequence[str]) -> str:
+    """Which labels tell series apart that were meant to be one."""
+    names = sorted({label for point in points for label in point.metric})
+    differing = [
+        name
+        for name in names
+        if name not in sum_over and len({point.metric.get(name) for point in points}) > 1
+    ]
+    return (
+        f"{len(points)} series where one was meant: {query.told}; they differ in "
+        f"{cut(', '.join(differing), 80)}: name it in sumOver if they are to be added up"
+    )

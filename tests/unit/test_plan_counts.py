@@ -1,0 +1,118 @@
+"""What counters in Prometheus do to a rollout: they decide beside what gateways count, and never blindly."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from kohort.analysis.reading import Reading, Sample, Series
+from kohort.api.analysis import Analysis, Metric, MetricName, Role
+from kohort.api.cohorts import Cohort, Step, Until
+from kohort.api.prometheus import Counts
+from kohort.api.spec import Spec
+from kohort.api.status import CohortPhase
+from tests.unit.plan_simulation import Cluster, model, serving
+
+COUNTS = Counts(total="total", good="good")
+NAME = "everyone/conversions"
+
+
+def spec(version: int, step: Step, **metric: object) -> Spec:
+    """A rollout in one step, judged by errors and conversions."""
+    conversions = structs.replace(Metric(name="conversions", counts=COUNTS), **metric)
+    analysis = Analysis(metrics=(Metric(name=MetricName.ERRORS), conversions))
+    cohorts = (Cohort(name="everyone", steps=(step,)),)
+    return model(version, cohorts=cohorts, analysis=analysis)
+
+
+class Counted:
+    """A rollout whose clients convert as they are told, 100 of the canary and 300 of stable at a time."""
+
+    def __init__(self, step: Step, **metric: object) -> None:
+        self.cluster = serving(spec(1, step, **metric))
+        self.cluster.edit(spec(2, step, **metric))
+        self.cluster.until(lambda c: c.cohort().step_started_at is not None)
+        self.traffic: tuple[int, ...] = ()
+        self.totals = {"canary": [0, 0], "stable": [0, 0]}
+
+    def tick(self, share: float | None = 0.1, canary: float | None = None, error: str = "") -> str:
+        """Five seconds later; without a share Prometheus tells nothing. What is said of the cohort."""
+        cluster = self.cluster
+        cluster.pass_time(5)
+        cluster.start_pods()
+        cluster.update_gateways()
+        cluster.serve(*self.traffic)
+        cluster.read_counters()
+        cohort, at = cluster.cohort(), cluster.now.timestamp()
+        if error:
+            cluster.unread[NAME] = Reading(at, {}, errors=(error,), sampled=True)
+        elif share is not None:
+            shares = {"canary": share if canary is None else canary, "stable": share}
+            for arm, visits in (("canary", 100), ("stable", 300)):
+                self.totals[arm][0] += visits
+                self.totals[arm][1] += round(visits * shares[arm])
+            series = {
+                Series(revision, events, ""): Sample(self.totals[arm][events], at)
+                for arm, revision in (("canary", cohort.canary), ("stable", cohort.stable))
+                for events in (False, True)
+            }
+            cluster.unread[NAME] = Reading(at, {}, series=series, sampled=True)
+        cluster.decide()
+        return cluster.cohort().message
+
+
+def ticked(world: Counted, times: int, **told: object) -> list[str]:
+    return [world.tick(**told) for _ in range(times)]  # type: ignore[arg-type]
+
+
+HOLD = Step(weight=25, hold="30s")
+
+
+def test_fewer_conversions_send_the_canary_back_with_figures() -> None:
+    world = Counted(HOLD)
+    ticked(world, 20, canary=0.01)
+    assert world.cluster.cohort().phase is CohortPhase.ROLLED_BACK
+    assert " of the canary were good against " in world.cluster.cohort().message
+
+
+def test_a_canary_that_converts_as_well_is_promoted() -> None:
+    world = Counted(HOLD)
+    ticked(world, 12)
+    assert world.cluster.cohort().weight != 25
+    world.cluster.until(Cluster.finished)
+
+
+def test_a_prometheus_that_says_nothing_at_all_holds_a_step() -> None:
+    world = Counted(HOLD)
+    told = ticked(world, 30, share=None)
+    assert world.cluster.cohort().weight == 25
+    assert told[-1] == "25%: no request of the canary or stable was seen yet"
+
+
+def test_an_error_freezes_the_step_says_why_and_is_over_when_it_is_over() -> None:
+    world = Counted(HOLD)
+    ticked(world, 3)
+    told = ticked(world, 30, error="Prometheus at p answered 503")
+    assert world.cluster.cohort().weight == 25
+    assert "Prometheus at p answered 503" in told[-1]
+    ticked(world, 3)
+    assert world.cluster.cohort().weight in (0, 100)
+    assert world.cluster.cohort().phase is not CohortPhase.ROLLED_BACK
+
+
+def test_a_goal_is_waited_for_beside_errors_that_nobody_made_one() -> None:
+    step = Step(weight=25, until=Until.NON_INFERIOR)
+    world = Counted(step, role=Role.GOAL, margin="5%")
+    told = world.tick()
+    assert told.startswith("25%: proof at 0%: ")
+    for _ in range(200):
+        if not world.cluster.cohort().canary or world.cluster.cohort().weight != 25:
+            break
+        world.tick()
+    world.cluster.until(Cluster.finished)
+
+
+def test_clients_of_a_metric_without_slots_are_those_that_gateways_count() -> None:
+    world = Counted(Step(weight=25, hold="5s"), min_clients=64)
+    world.traffic = (20,)
+    told = ticked(world, 3)
+    assert any("conversions waits for clients: " in message for message in told)
