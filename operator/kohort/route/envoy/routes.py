@@ -137,17 +137,21 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
             )
         ],
         host_selection_retry_max_attempts=RETRY_CHOICES,
-        retry_priority=policy.RetryPriority(
-            name="envoy.retry_priorities.previous_priorities",
-            typed_config=_packed(
-                previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=OWN_TRIES)
-            ),
-        ),
         retry_back_off=policy.RetryBackOff(
             base_interval=duration_pb2.Duration(nanos=5_000_000),
             max_interval=duration_pb2.Duration(nanos=50_000_000),
         ),
     )
+
+
+def _retry_then_fall_back() -> route_components_pb2.RetryPolicy:
+    """For canaries alone: it costs each request a percent or so."""
+    policy = _retry_policy()
+    policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
+    policy.retry_priority.typed_config.CopyFrom(
+        _packed(previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=OWN_TRIES))
+    )
+    return policy
 
 
 def _mirror_policy(
@@ -189,6 +193,7 @@ def _fill_action(
     if cohort.canary:
         action.weighted_clusters.MergeFromString(_weighted(table.key, cohort))
         action.hash_policy.extend(_hash_policies(table.client_key))
+        action.retry_policy.CopyFrom(_retry_then_fall_back())
     else:
         action.cluster = cluster_name(table.key, Target(cohort.stable))
 
