@@ -125,7 +125,8 @@ def test_a_watch_in_a_pipe_tells_each_change_and_ends_when_the_rollout_is_delete
 
 
 def test_ctrl_c_ends_a_watch_without_a_word(cluster: Cluster, digits: str) -> None:
-    command = [*COMMAND, "get", digits, "-w"]
+    # What a shell starts in the background ignores the signal, and so do the tests in there.
+    command = ["env", "--default-signal=INT", *COMMAND, "get", digits, "-w"]
     with subprocess.Popen(
         command,
         env=environment(cluster),
