@@ -111,6 +111,17 @@ def test_a_goal_is_waited_for_beside_errors_that_nobody_made_one() -> None:
     world.cluster.until(Cluster.finished)
 
 
+def test_a_goal_that_is_added_in_the_middle_of_a_step_is_waited_for_before_it_is_read() -> None:
+    world = Counted(Step(weight=25, until=Until.NON_INFERIOR))
+    cluster = world.cluster
+    orders = Metric(name="orders", role=Role.GOAL, margin="5%", counts=COUNTS)
+    metrics = (*cluster.spec.analysis.metrics, orders)
+    cluster.edit(structs.replace(cluster.spec, analysis=Analysis(metrics=metrics)))
+    cluster.decide()
+    assert (cluster.cohort().weight, cluster.cohort().step) == (25, 0)
+    assert cluster.cohort().message == "25%: orders was not read yet"
+
+
 def test_clients_of_a_metric_without_slots_are_those_that_gateways_count() -> None:
     world = Counted(Step(weight=25, hold="5s"), min_clients=64)
     world.traffic = (20,)

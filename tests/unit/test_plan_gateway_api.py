@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from kohort.api.cohorts import Pause
 from kohort.api.routing import GatewayAPI, ParentRef, Route, RouteType
 from kohort.api.spec import Spec
+from kohort.api.status import Verdict
 from kohort.plan.planner import Identity, plan
 from kohort.plan.world import World
 from tests.unit.plan_simulation import KEY, NAME, Cluster, Cohort, Step, Until, model, serving
@@ -131,3 +133,16 @@ def test_a_name_that_is_taken_is_told_and_hinders_nothing() -> None:
     assert condition(cluster.status, "Ready") == ("True", "Promoted")
     cluster.decide()
     assert condition(cluster.status, "NameResolves") is None
+
+
+def test_a_step_that_began_unseen_is_held_for_evidence_once_it_can_be_seen() -> None:
+    steps = (Step(weight=25, until=Until.NON_INFERIOR), Step(weight=60, hold="10m"))
+    cluster = serving(portable(1, steps=steps))
+    cluster.edit(portable(2, steps=steps))
+    ticks(cluster, 10)
+    cluster.edit(structs.replace(cluster.spec, route=Route()))
+    cluster.tick()
+    assert (cluster.cohort().weight, cluster.cohort().step) == (25, 0)
+    cluster.until(lambda c: c.cohort().step == 1)
+    verdicts = {e.metric: e.verdict for e in cluster.cohort().evidence}
+    assert verdicts["errors"] is Verdict.PASS

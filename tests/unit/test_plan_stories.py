@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from kohort.api.analysis import MetricName
 from kohort.api.spec import OnFailure
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
 from kohort.plan.capacity import awaits_gateways
@@ -610,6 +611,28 @@ def test_a_proof_of_non_inferiority_ends_a_step() -> None:
     assert cluster.cohort().message.startswith("25%: proof at ")
     cluster.until(Cluster.finished)
     assert cluster.cohort().evidence[0].verdict is Verdict.PASS
+
+
+def test_a_proof_ends_a_step_though_nothing_proves_the_guardrails() -> None:
+    steps = (Step(weight=25, until=Until.NON_INFERIOR), Step(weight=60, hold="10m"))
+    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
+    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
+    cluster.until(lambda c: c.cohort().step == 1)
+    assert {e.metric: e.verdict for e in cluster.cohort().evidence} == {
+        MetricName.ERRORS: Verdict.PASS,
+        MetricName.LATENCY: Verdict.INSUFFICIENT,
+    }
+
+
+def test_a_proof_at_one_weight_is_none_at_the_next() -> None:
+    steps = tuple(Step(weight=weight, until=Until.NON_INFERIOR) for weight in (25, 50))
+    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
+    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
+    cluster.until(lambda c: c.cohort().weight == 50)
+    cluster.update_gateways()
+    cluster.decide()  # before anybody has read what clients of the second step got
+    assert (cluster.cohort().weight, cluster.cohort().step) == (50, 1)
+    assert cluster.cohort().message.endswith("nothing was seen at 50% yet")
 
 
 def test_steps_without_a_gate_need_only_the_gateways() -> None:

@@ -103,11 +103,18 @@ def begin(
 
 
 def relabelled(evidence: Evidence, weight: int) -> Evidence:
-    """Evidence from when the canary has another weight: requests count on, slots count from nought."""
+    """Evidence from when the canary has another weight: requests count on, slots count from nought.
+
+    A proof does not go on: the slots that have to bear it out are others.
+    """
     slots = decode_slots(evidence.slots)
     if slots is None or slots.weight == weight:
         return evidence
-    return structs.replace(evidence, slots=encode_slots(at_weight(slots, weight)))
+    evidence = structs.replace(evidence, slots=encode_slots(at_weight(slots, weight)))
+    if evidence.verdict is not Verdict.PASS:
+        return evidence
+    told = f"{wording.figures(evidence.canary, evidence.stable)}; nothing was seen at {weight}% yet"
+    return structs.replace(evidence, verdict=Verdict.INSUFFICIENT, message=wording.cut(told))
 
 
 def advance(

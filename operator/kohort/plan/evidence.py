@@ -220,19 +220,18 @@ def read_since(cohort: CohortStatus, moment: datetime) -> bool:
 
 
 def unproven(context: Context, cohort: CohortStatus) -> str:
-    """What a proof of non-inferiority still lacks; empty when it is there for every metric."""
-    goals = context.spec.analysis.goals
-    lacking = next(
-        (e for e in deciding(cohort) if e.metric in goals and e.verdict is not Verdict.PASS), None
-    )
-    if lacking is None:
-        return ""
-    if lacking.verdict is Verdict.METRICS_ERROR:
-        return lacking.message
-    share = (sequential if lacking.metric in ANALYSES else counts).proof_share(
-        lacking, context.beta
-    )
-    return f"proof at {share:.0%}: {lacking.message}"
+    """What a proof of non-inferiority still lacks; empty when it is there for every goal."""
+    known = {e.metric: e for e in deciding(cohort)}
+    for goal in sorted(context.spec.analysis.goals):
+        told = known.get(goal)
+        if told is None:
+            return f"{goal} was not read yet"
+        if told.verdict is Verdict.METRICS_ERROR:
+            return told.message
+        if told.verdict is not Verdict.PASS:
+            way = sequential if goal in ANALYSES else counts
+            return f"proof at {way.proof_share(told, context.beta):.0%}: {told.message}"
+    return ""
 
 
 def accusation(context: Context, cohort: CohortStatus) -> str:

@@ -135,14 +135,11 @@ def start(turn: Turn) -> Change | None:
 
 
 def watch(turn: Turn) -> Change | None:
-    """Clients that are on their way to a step's weight, as far as pods allow, are watched too."""
+    """Clients on their way to a step's weight, as far as pods allow, are watched too, and those of a step
+    that began where nobody could look."""
     cohort = turn.cohort
-    if (
-        not _compared(turn)
-        or evidence.deciding(cohort)
-        or _on_step(turn)
-        or not turn.context.in_effect
-    ):
+    begins = _on_step(turn) and cohort.step_started_at is None
+    if not _compared(turn) or evidence.deciding(cohort) or begins or not turn.context.in_effect:
         return None
     return Change(structs.replace(cohort, evidence=evidence.begun(turn.context, cohort)))
 
