@@ -145,6 +145,9 @@ def test_the_same_reading_twice_adds_nothing(history: list[tuple[Pair, Pair]]) -
     for second, pair in enumerate(history, 1):
         evidence = after(evidence, reading(second, a=pair))
         assert after(evidence, reading(second, a=pair)) == evidence
+    nobody_there = reading(len(history) + 1)
+    evidence = after(evidence, nobody_there)
+    assert after(evidence, nobody_there) == evidence
 
 
 @given(histories())

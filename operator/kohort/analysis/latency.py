@@ -146,7 +146,7 @@ def _taken(
     news = _news(state, reading, trial)
     state = structs.replace(
         state,
-        at=reading.at if reading.slots or reading.sources else state.at,
+        at=reading.at if reading.slots or reading.sources or not reading.sampled else state.at,
         counter=news.counter,
         canary_read=news.canary_read,
         stable_read=news.stable_read,

@@ -142,7 +142,7 @@ def advance(
     state = State(
         margin=margin,
         # One that brought nothing does not make older samples of others old news.
-        at=reading.at if reading.sources else state.at,
+        at=reading.at if reading.sources or not reading.sampled else state.at,
         complete=state.complete or not reading.errors,
         harm=raised(state.harm, HARM_BETS, batch),
         proof=raised(proof, PROOF_BETS, batch, margin),
