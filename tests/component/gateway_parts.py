@@ -382,3 +382,18 @@ async def fleet(directory: Path, gateways: int = 1, *arguments: str) -> AsyncIte
         finally:
             await asyncio.gather(*(gateway.kill() for gateway in made.gateways))
             await server.stop(0)
+
+
+async def serve(made: Fleet, servers: dict[str, ModelServer], weight: int, **options: str) -> None:
+    wanted = table(weight, **options)  # type: ignore[arg-type]
+    made.server.publish(wanted, {name: (server.endpoint,) for name, server in servers.items()})
+    await made.effective(wanted)
+
+
+async def get(
+    made: Fleet, target: str, gateway: Gateway | None = None, **headers: str
+) -> tuple[int, dict[str, str], str]:
+    gateway = gateway or made.gateways[0]
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with made.session.get(gateway.url + target, headers=sent) as response:
+        return response.status, dict(response.headers), await response.text()

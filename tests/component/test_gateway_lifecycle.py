@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import pytest_asyncio
 
 from kohort.route.envoy.certificates import authority, gateway_files, operator_files
 from kohort.route.envoy.identity import Identity
@@ -36,14 +35,6 @@ from tests.component.gateway_parts import (
 )
 
 PATH = f"/{KEY.namespace}/{KEY.name}/v2"
-
-
-@pytest_asyncio.fixture(scope="module")
-async def servers() -> AsyncIterator[dict[str, ModelServer]]:
-    made = {revision: await ModelServer(revision).start() for revision in ("r1", "r2")}
-    yield made
-    for server in made.values():
-        await server.stop()
 
 
 def endpoints(servers: dict[str, ModelServer]) -> dict[str, tuple[Endpoint, ...]]:

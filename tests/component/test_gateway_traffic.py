@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,20 +12,19 @@ import pytest
 import pytest_asyncio
 
 from kohort.analysis.split import canary_order
-from kohort.contract import SLOTS, TABLE_VERSION_PATH, TOOK_MS, failed
-from kohort.observe.gateways import scrape, table_versions
+from kohort.contract import SLOTS, TABLE_VERSION_PATH
+from kohort.observe.gateways import scrape
 from kohort.route.table import Endpoint, ModelKey, with_fallback
 from tests.client_slots import slot_of
 from tests.component.gateway_parts import (
     KEY,
-    LOCALHOST,
     Fleet,
     Gateway,
     ModelServer,
     ask,
-    fleet,
-    free_port,
+    get,
     requests_by,
+    serve,
     table,
     until,
     upstream,
@@ -35,28 +33,6 @@ from tests.component.gateway_parts import (
 BASE = f"/{KEY.namespace}/{KEY.name}"
 PATH = f"{BASE}/v2/models/m/infer"
 CLIENTS = 10_000
-
-
-@pytest_asyncio.fixture(scope="module")
-async def servers() -> AsyncIterator[dict[str, ModelServer]]:
-    made = {revision: await ModelServer(revision).start() for revision in ("r1", "r2")}
-    yield made
-    for server in made.values():
-        await server.stop()
-
-
-@pytest_asyncio.fixture(scope="module")
-async def two(
-    servers: dict[str, ModelServer], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Fleet]:
-    async with fleet(tmp_path_factory.mktemp("fleet"), 2) as made:
-        yield made
-
-
-async def serve(made: Fleet, servers: dict[str, ModelServer], weight: int, **options: str) -> None:
-    wanted = table(weight, **options)  # type: ignore[arg-type]
-    made.server.publish(wanted, {name: (server.endpoint,) for name, server in servers.items()})
-    await made.effective(wanted)
 
 
 async def arms(gateway: Gateway, clients: int = CLIENTS) -> list[bytes]:
@@ -81,15 +57,6 @@ async def split_by(made: Fleet, light: Mapping[str, tuple[Endpoint, ...]], **opt
 @pytest_asyncio.fixture(scope="module")
 async def light() -> dict[str, tuple[Endpoint, ...]]:
     return {revision: (await upstream(revision),) for revision in ("r1", "r2")}
-
-
-async def get(
-    made: Fleet, target: str, gateway: Gateway | None = None, **headers: str
-) -> tuple[int, dict[str, str], str]:
-    gateway = gateway or made.gateways[0]
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with made.session.get(gateway.url + target, headers=sent) as response:
-        return response.status, dict(response.headers), await response.text()
 
 
 async def test_a_client_keeps_its_revision_across_gateways_restarts_and_rising_weights(
@@ -304,238 +271,6 @@ async def test_a_client_of_http_1_0_is_answered(
     two.server.withdraw(wanted.key)
 
 
-async def test_requests_under_way_on_a_pod_that_dies_are_all_answered_by_another(
-    two: Fleet, servers: dict[str, ModelServer]
-) -> None:
-    held: list[asyncio.StreamWriter] = []
-
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-
-    dying = await asyncio.start_server(hold, LOCALHOST, 0)
-    pods = (servers["r1"].endpoint, Endpoint(LOCALHOST, dying.sockets[0].getsockname()[1]))
-    wanted = table(0, key=ModelKey("shop", "dying"))
-    two.server.publish(wanted, {"r1": pods})
-    await two.effective(wanted)
-    before = servers["r1"].requests.total()
-
-    async def ask(number: int) -> int:
-        headers = {"x-client-id": f"c{number}", "x-wait": "2"}
-        url = f"{two.gateways[0].url}/shop/dying/v2"
-        async with two.session.get(url, headers=headers) as response:
-            return response.status
-
-    async def under_way() -> bool:
-        return servers["r1"].requests.total() - before + len(held) >= 80
-
-    asking = [asyncio.create_task(ask(number)) for number in range(80)]
-    await until(under_way)
-    assert len(held) > 20
-    dying.close()
-    for writer in held:
-        writer.transport.abort()
-    assert [await each for each in asking] == [200] * 80
-    two.server.withdraw(wanted.key)
-
-
-async def test_a_canary_whose_only_pod_dies_loses_no_request_and_stable_answers_as_itself(
-    two: Fleet, servers: dict[str, ModelServer]
-) -> None:
-    held: list[asyncio.StreamWriter] = []
-
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-
-    dying = await asyncio.start_server(hold, LOCALHOST, 0)
-    only = Endpoint(LOCALHOST, dying.sockets[0].getsockname()[1])
-    wanted = table(50, key=ModelKey("shop", "alone"), canary="dying")
-    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,), "dying": (only,)})
-    await two.effective(wanted)
-    canary = canary_order("salt")[: SLOTS // 2]
-    clients = [f"c{number}" for number in range(200) if slot_of(f"c{number}") in canary]
-
-    async def ask(client: str) -> tuple[int, str]:
-        url, headers = f"{two.gateways[0].url}/shop/alone/v2", {"x-client-id": client}
-        async with two.session.get(url, headers=headers) as response:
-            return response.status, response.headers["x-kohort-revision"]
-
-    async def under_way() -> bool:
-        return len(held) == len(clients)
-
-    asking = [asyncio.create_task(ask(client)) for client in clients]
-    await until(under_way)
-    dying.close()
-    for writer in held:
-        writer.transport.abort()
-    assert [await each for each in asking] == [(200, "r1")] * len(clients)
-    # Nobody knows yet that the pod is gone.
-    assert [await ask(client) for client in clients] == [(200, "r1")] * len(clients)
-    two.server.withdraw(wanted.key)
-
-
-async def _asked(server: ModelServer, client: str, before: int) -> bool:
-    """Whether one more request of a client has arrived."""
-    return server.requests[client] > before
-
-
-ENDINGS: tuple[dict[str, str], ...] = (
-    {},
-    {"x-status": "500"},
-    {"x-status": "404"},
-    {"x-reset": "1"},
-    {"x-kohort-slot": "300", "x-kohort-revision": "faked"},
-)
-
-
-@pytest.mark.parametrize("pod", ["nowhere", "refusing"])
-async def test_slots_count_every_way_a_request_can_end(
-    two: Fleet, servers: dict[str, ModelServer], pod: str
-) -> None:
-    key = ModelKey("shop", f"counted-{pod}")
-    gateway = two.gateways[0]
-    wanted = table(50, key=key, canary="gone")
-    gone = (Endpoint(LOCALHOST, free_port()),) if pod == "refusing" else ()
-    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,), "gone": gone})
-    await two.effective(wanted)
-    canary = canary_order("salt")[: SLOTS // 2]
-    url = f"{gateway.url}/shop/counted-{pod}/v2"
-    expected: dict[tuple[str, int | None], list[int]] = {}
-
-    def expect(client: str, code: int) -> None:
-        """Stable answers for the canary, which has failed."""
-        slot = slot_of(client)
-        tally = expected.setdefault(("gone" if slot in canary else "r1", slot), [0, 0])
-        tally[0] += 1
-        tally[1] += slot in canary or failed(code)
-
-    for number in range(300):
-        client = f"c{number}"
-        headers = {"x-client-id": client, **ENDINGS[number % len(ENDINGS)]}
-        async with two.session.get(url, headers=headers) as response:
-            assert response.headers["x-kohort-cohort"] == "everyone"
-            assert response.headers["x-kohort-revision"] == "r1" or response.status == 503
-            assert "x-kohort-slot" not in response.headers
-            expect(client, response.status)
-
-    leaving = [f"leaves-{n}" for n in range(20) if slot_of(f"leaves-{n}") not in canary]
-    for client in leaving:
-        seen = servers["r1"].requests[client]
-        headers = {"x-client-id": client, "x-wait": "60"}
-        asking = asyncio.create_task(two.session.get(url, headers=headers).__aenter__())
-        await until(lambda c=client, n=seen: _asked(servers["r1"], c, n))  # type: ignore[misc]
-        asking.cancel()
-        expect(client, 0)
-
-    async def counted() -> bool:
-        seen = await scrape(two.session, [gateway.address])
-        found = seen.counts.get((key, "everyone"), {})
-        (cells,) = found.values()
-        tallies: dict[tuple[str, int | None], list[int]] = {}
-        for cell, number in cells.items():
-            tally = tallies.setdefault((cell.revision, cell.slot), [0, 0])
-            tally[0] += number
-            tally[1] += number if cell.took is None else 0
-        return tallies == expected
-
-    await until(counted)
-    reading = (await scrape(two.session, [gateway.address]))[(key, "everyone")]
-    (counts,) = reading.sources.values()
-    assert counts["gone"].requests == counts["gone"].failed > 0
-    assert counts["r1"].requests + counts["gone"].requests == 300 + len(leaving)
-    two.server.withdraw(key)
-
-
-async def test_requests_are_counted_by_how_long_they_took(
-    two: Fleet, servers: dict[str, ModelServer]
-) -> None:
-    key = ModelKey("shop", "timed")
-    wanted = table(50, key=key)
-    endpoints = {revision: (server.endpoint,) for revision, server in servers.items()}
-    two.server.publish(wanted, endpoints)
-    await two.effective(wanted)
-    waits = {0.0: 3, 0.21: 2, 1.05: 1}
-
-    async def ask_once(wait: float) -> None:
-        headers = {"x-client-id": str(wait), "x-wait": str(wait)}
-        async with two.session.get(
-            f"{two.gateways[0].url}/shop/timed/v2", headers=headers
-        ) as answer:
-            assert answer.status == 200
-
-    for wait, times in waits.items():
-        for _ in range(times):
-            await ask_once(wait)
-
-    async def counted() -> bool:
-        seen = await scrape(two.session, [two.gateways[0].address])
-        (cells,) = seen.counts[key, "everyone"].values()
-        took = Counter[int]()
-        for cell, number in cells.items():
-            assert cell.took is not None
-            took[TOOK_MS[cell.took]] += number
-        late = took[150] + took[270] == 2 and took[1000] + took[2000] == 1
-        return late and took.total() == sum(waits.values())
-
-    await until(counted)
-    two.server.withdraw(key)
-
-
-async def test_a_cohort_outside_a_rollout_has_no_slots(
-    two: Fleet, servers: dict[str, ModelServer]
-) -> None:
-    key = ModelKey("shop", "calm")
-    wanted = table(0, key=key, canary="")
-    two.server.publish(wanted, {"r1": (servers["r1"].endpoint,)})
-    await two.effective(wanted)
-    await get(two, "/shop/calm/v2")
-
-    async def counted() -> bool:
-        seen = await scrape(two.session, [two.gateways[0].address])
-        counted = seen.counts.get((key, "everyone"), {}).values()
-        return [{cell[:2] for cell in cells} for cells in counted] == [{("r1", None)}]
-
-    await until(counted)
-
-
-async def test_a_gateway_tells_the_table_it_serves_and_that_it_has_none(
-    two: Fleet, servers: dict[str, ModelServer]
-) -> None:
-    await serve(two, servers, 5)
-    addresses = [gateway.address for gateway in two.gateways]
-    versions = await table_versions(two.session, addresses, KEY)
-    assert set(versions.values()) == {table(5).version}
-    nothing = await table_versions(two.session, addresses, ModelKey("shop", "nope"))
-    assert {str(answer) for answer in nothing.values()} == {
-        "Unknown(reason='it has no routes for this model yet')"
-    }
-
-
-async def test_a_gateway_that_is_gone_is_an_error_and_not_a_count(two: Fleet) -> None:
-    gone = await two.add("gateway-gone")
-    two.gateways.remove(gone)
-    await gone.kill()
-    asked = [two.gateways[0].address, gone.address]
-
-    async def missed() -> bool:
-        return len((await scrape(two.session, asked)).errors) == 1
-
-    await until(missed)
-    seen = await scrape(two.session, asked)
-    assert len(seen.processes) == 1
-    assert "gateway-gone" in seen.errors[0]
-
-
-async def test_only_readiness_and_counters_are_reachable_on_the_status_port(two: Fleet) -> None:
-    url = two.gateways[0].status_url
-    for path in ("/", "/config_dump", "/quitquitquit", "/stats", "/stats/prometheus?usedonly"):
-        async with two.session.get(url + path) as response:
-            assert response.status == 404, path
-    async with two.session.post(f"{url}/stats/prometheus") as response:
-        assert response.status == 404
-    async with two.session.get(f"{url}/ready") as response:
-        assert response.status == 200
-
-
 async def test_a_refused_table_touches_no_other_model(
     two: Fleet, servers: dict[str, ModelServer]
 ) -> None:
@@ -581,13 +316,3 @@ async def test_a_body_goes_through_unchanged(two: Fleet, servers: dict[str, Mode
     body = b"x" * (3 << 20)
     async with two.session.post(two.gateways[0].url + PATH, data=body) as response:
         assert response.status == 200
-
-
-async def test_no_pod_is_told_in_json_with_the_revision(two: Fleet) -> None:
-    key = ModelKey("shop", "empty")
-    wanted = table(0, key=key, canary="")
-    two.server.publish(wanted, {})
-    await two.effective(wanted)
-    status, headers, body = await get(two, "/shop/empty/v2")
-    assert (status, headers["x-kohort-revision"]) == (503, "r1")
-    assert '"error"' in body

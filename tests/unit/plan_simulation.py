@@ -275,3 +275,14 @@ def serving(spec: Spec) -> Cluster:
     cluster.tick()
     cluster.events.clear()
     return cluster
+
+
+def condition(status: Status, kind: str) -> tuple[str, str] | None:
+    """Status and reason of a condition."""
+    return next(((c.status, c.reason) for c in status.conditions if c.type == kind), None)
+
+
+TWO = (
+    Cohort(name="staff", steps=(Step(weight=100),)),
+    Cohort(name="everyone", after=("staff",)),
+)

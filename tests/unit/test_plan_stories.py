@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import structs
 
-from kohort.api.analysis import MetricName
 from kohort.api.spec import OnFailure
 from kohort.api.status import CohortPhase, Phase, Status, Verdict
-from kohort.plan.capacity import awaits_gateways
-from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision, RemoveDeployment
+from kohort.plan.outcome import EnsureDeployment, EventType, RecordRevision
 from kohort.plan.planner import Identity, plan
-from kohort.plan.revisions import revision_name
-from kohort.plan.world import Problem, World
-from tests.unit.plan_simulation import NAME, START, Cluster, Cohort, Step, Until, model, serving
-
-TWO = (
-    Cohort(name="staff", steps=(Step(weight=100),)),
-    Cohort(name="everyone", after=("staff",)),
-)
-
-
-def condition(status: Status, kind: str) -> tuple[str, str] | None:
-    """Status and reason of a condition."""
-    return next(((c.status, c.reason) for c in status.conditions if c.type == kind), None)
+from kohort.plan.world import World
+from tests.unit.plan_simulation import START, TWO, Cluster, Cohort, Step, condition, model, serving
 
 
 def test_the_first_revision_serves_once_all_of_its_pods_are_ready() -> None:
@@ -134,31 +120,6 @@ def test_a_cohort_that_goes_back_with_another_is_rolling_back_until_it_is_there(
     assert list(dict.fromkeys(phases))[-2:] == ["RollingBack", "Degraded"]
 
 
-def test_a_deleted_record_is_made_again_if_the_spec_can_tell_what_was_in_it() -> None:
-    cluster = serving(model(1))
-    cluster.records.clear()
-    cluster.tick()
-    assert cluster.records == {cluster.desired: 1}
-    assert condition(cluster.status, "Recorded") is None
-
-
-def test_a_deleted_record_that_nobody_can_make_again_is_told_and_its_pods_serve_on() -> None:
-    cluster = serving(model(1))
-    good = cluster.desired
-    cluster.edit(model(2))
-    cluster.bad.add(cluster.desired)
-    cluster.until(lambda c: c.status.phase is Phase.DEGRADED)
-    number = cluster.records.pop(good)
-    for _ in range(5):
-        cluster.tick()
-    assert condition(cluster.status, "Recorded") == ("False", "RecordDeleted")
-    assert cluster.cohort().stable == good
-    assert cluster.pods[good].ready == 1
-    cluster.records[good] = number
-    cluster.tick()
-    assert condition(cluster.status, "Recorded") is None
-
-
 def test_an_outage_after_a_rollback_is_said_before_the_rollback() -> None:
     cluster = serving(model(1))
     good = cluster.desired
@@ -266,116 +227,6 @@ def test_a_model_that_has_no_path_at_a_gateway_says_so(
     assert condition(outcome.status, kind) == told
 
 
-def test_a_canary_without_requests_is_never_promoted() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    for _ in range(100):
-        cluster.pass_time(60)
-        cluster.start_pods()
-        cluster.update_gateways()
-        cluster.read_counters()
-        cluster.decide()
-    assert cluster.cohort().weight == 5
-    assert cluster.cohort().message == "5%: no request of the canary or stable was seen yet"
-
-
-def test_counters_that_cannot_be_read_freeze_a_rollout_until_they_can() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.until(lambda c: c.cohort().weight == 5)
-    cluster.tick()
-    for _ in range(100):
-        cluster.pass_time(60)
-        cluster.serve()
-        cluster.read_counters(unreachable=("gateway-a",))
-        cluster.decide()
-    assert cluster.cohort().weight == 5
-    assert cluster.cohort().evidence[0].verdict is Verdict.METRICS_ERROR
-    assert "gateway-a: connection refused" in cluster.cohort().message
-    cluster.until(Cluster.finished)
-
-
-def test_a_silent_scraper_never_promotes() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.until(lambda c: c.cohort().weight == 5)
-    cluster.tick()
-    cluster.tick()
-    for _ in range(100):
-        cluster.pass_time(60)
-        cluster.serve()
-        cluster.decide()
-    assert cluster.cohort().weight == 5
-    assert "waits for one more look at the counters" in cluster.cohort().message
-
-
-def test_a_gateway_that_is_behind_holds_the_next_weight_back() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    for _ in range(20):
-        cluster.pass_time(5)
-        cluster.start_pods()
-        cluster.decide()
-    assert cluster.cohort().weight == 0
-    assert cluster.cohort().message == "before 5%: waits for gateway gateway-a"
-    cluster.gateways.clear()
-    cluster.decide()
-    assert cluster.cohort().message == "before 5%: no gateway is ready"
-
-
-def test_a_revision_whose_pods_fail_stalls_and_touches_nothing() -> None:
-    cluster = serving(model(1, replicas=2))
-    v1 = cluster.desired
-    cluster.edit(model(2, replicas=2))
-    cluster.decide()
-    cluster.decide()
-    cluster.pods[cluster.desired].problem = Problem(
-        "ModelNotFound", "no file /models/2.onnx: correct the uri"
-    )
-    outcome = cluster.decide()
-    assert outcome.wake_after == 600
-    cluster.tick(601)
-    assert cluster.cohort().weight == 0
-    assert cluster.cohort().message == (
-        "before 5%: 0 of 1 pods of v2 are ready: no file /models/2.onnx: correct the uri"
-    )
-    assert condition(cluster.status, "Stalled") == ("True", "ProgressDeadlineExceeded")
-    assert condition(cluster.status, "Reconciling") is None
-    assert condition(cluster.status, "Available") == ("True", "Serving")
-    assert condition(cluster.status, "Ready") == ("False", "ModelNotFound")
-    assert cluster.pods[v1].ready == 2
-    assert [e.reason for e in cluster.events].count("ProgressDeadlineExceeded") == 1
-
-
-def test_paused_time_does_not_count_for_a_hold() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.until(lambda c: c.cohort().step_started_at is not None)
-    cluster.edit(structs.replace(cluster.spec, paused=True))
-    cluster.decide()
-    cluster.pass_time(3600)
-    cluster.serve()
-    cluster.read_counters()
-    cluster.decide()
-    assert cluster.status.phase is Phase.PAUSED
-    assert cluster.cohort().message == "paused with 5% of clients on v2"
-    cluster.edit(structs.replace(cluster.spec, paused=False))
-    cluster.decide()
-    cluster.tick(30)
-    assert cluster.cohort().weight == 5
-    cluster.tick(31)
-    assert cluster.cohort().weight == 25
-
-
-def test_harm_sends_a_paused_cohort_back() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.until(lambda c: c.cohort().weight == 5)
-    cluster.edit(structs.replace(cluster.spec, paused=True))
-    cluster.bad.add(cluster.desired)
-    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
-
-
 def test_a_third_model_in_the_middle_takes_clients_off_the_second_first() -> None:
     cluster = serving(model(1))
     cluster.edit(model(2))
@@ -391,22 +242,6 @@ def test_a_third_model_in_the_middle_takes_clients_off_the_second_first() -> Non
     assert cluster.cohort().decisions[0].action == "Superseded"
     cluster.until(Cluster.finished)
     assert cluster.cohort().stable == cluster.desired != v2
-
-
-def test_a_canary_keeps_its_pods_until_its_clients_have_left() -> None:
-    steps = (Step(weight=5, hold="1m"), Step(weight=50, hold="1m"))
-    cohorts = (Cohort(name="everyone", steps=steps),)
-    cluster = serving(model(1, replicas=4, cohorts=cohorts))
-    cluster.edit(model(2, replicas=4, cohorts=cohorts))
-    v2 = cluster.desired
-    cluster.until(lambda c: c.cohort().weight == 50)
-    cluster.update_gateways()
-    cluster.edit(model(3, replicas=4, cohorts=cohorts))
-    cluster.decide()
-    assert cluster.cohort().weight == 0
-    assert cluster.pods[v2].wanted == 2
-    cluster.decide()
-    assert cluster.pods[v2].wanted == 2
 
 
 def test_a_model_that_comes_back_in_the_middle_starts_again_at_its_first_step() -> None:
@@ -436,18 +271,6 @@ def test_going_back_to_the_first_model_in_the_middle_ends_the_rollout() -> None:
     assert list(cluster.pods) == [v1]
 
 
-def test_a_model_corrected_before_it_was_recorded_leaves_no_trace() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.decide(actions_done=0)
-    cluster.edit(model(3))
-    cluster.decide()
-    assert [(r.uri, r.number) for r in cluster.status.revisions] == [
-        ("file:///models/1.onnx", 1),
-        ("file:///models/3.onnx", 3),
-    ]
-
-
 def test_a_new_cohort_starts_where_its_clients_were_and_a_removed_one_is_gone() -> None:
     cluster = serving(model(1))
     v1 = cluster.desired
@@ -455,198 +278,6 @@ def test_a_new_cohort_starts_where_its_clients_were_and_a_removed_one_is_gone() 
     cluster.decide()
     assert [(c.name, c.stable) for c in cluster.status.cohorts] == [("vip", v1), ("rest", v1)]
     cluster.until(Cluster.finished)
-
-
-def test_paused_time_does_not_bring_the_progress_deadline_nearer() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.decide()
-    cluster.decide()
-    cluster.pods[cluster.desired].problem = Problem("ImagePullBackOff", "correct the image")
-    cluster.pass_time(300)
-    cluster.edit(structs.replace(cluster.spec, paused=True))
-    cluster.decide()
-    cluster.pass_time(3600)
-    cluster.decide()
-    cluster.edit(structs.replace(cluster.spec, paused=False))
-    assert cluster.decide().wake_after == 300
-    assert condition(cluster.status, "Stalled") is None
-
-
-def test_more_replicas_reach_the_stable_revision_at_once() -> None:
-    cluster = serving(model(1, replicas=2))
-    cluster.edit(model(1, replicas=5))
-    assert cluster.decide().actions == (EnsureDeployment(cluster.desired, 5),)
-    assert condition(cluster.status, "Ready") == ("False", "PodsNotReady")
-    cluster.tick()
-    assert condition(cluster.status, "Ready") == ("True", "Promoted")
-
-
-def test_a_deployment_that_vanished_is_there_again() -> None:
-    cluster = serving(model(1, replicas=2))
-    del cluster.pods[cluster.desired]
-    cluster.decide()
-    assert cluster.pods[cluster.desired].wanted == 2
-    assert condition(cluster.status, "Available") == ("False", "NoReadyPods")
-
-
-def test_the_former_revision_goes_after_requests_had_time_to_end() -> None:
-    cluster = serving(model(1, cohorts=TWO[:1], keep_warm="0s"))
-    v1 = cluster.desired
-    cluster.edit(model(2, cohorts=TWO[:1], keep_warm="0s"))
-    cluster.until(Cluster.finished)
-    cluster.update_gateways()
-    assert cluster.decide().wake_after == 10
-    cluster.pass_time(9)
-    assert v1 in cluster.pods
-    cluster.pass_time(1)
-    assert cluster.decide().actions[-1] == RemoveDeployment(v1)
-    assert list(cluster.pods) == [cluster.desired]
-    assert v1 in cluster.records
-
-
-def test_pods_stay_as_long_as_a_gateway_may_still_send_to_them() -> None:
-    cluster = serving(model(1, cohorts=TWO[:1]))
-    v1 = cluster.desired
-    cluster.gateways["gateway-b"] = cluster.table()
-    cluster.edit(model(2, cohorts=TWO[:1]))
-    cluster.until(Cluster.finished)
-    cluster.gateways["gateway-a"] = cluster.table()
-    for _ in range(10):
-        cluster.pass_time(60)
-        cluster.decide()
-    assert v1 in cluster.pods
-
-
-def test_pods_of_a_rejected_revision_stay_until_every_gateway_has_left_them() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.bad.add(cluster.desired)
-    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
-    assert awaits_gateways(cluster.status)
-    for _ in range(10):
-        cluster.pass_time(60)
-        cluster.decide()
-    assert cluster.desired in cluster.pods
-    for _ in range(4):
-        cluster.tick()
-    assert cluster.desired not in cluster.pods
-    assert not awaits_gateways(cluster.status)
-
-
-def test_a_first_revision_that_never_served_goes_without_any_gateway() -> None:
-    cluster = Cluster(model(1), gateways={})
-    cluster.tick()
-    broken = cluster.desired
-    cluster.tick()
-    cluster.pods[broken].problem = Problem("ModelInvalid", "no ONNX model: correct the uri")
-    cluster.edit(model(2))
-    for seconds in (0, 5, 10):
-        cluster.pass_time(seconds)
-        cluster.decide()
-    assert list(cluster.pods) == [cluster.desired]
-
-
-def test_a_step_says_until_when_it_holds_and_what_was_seen() -> None:
-    cluster = serving(model(1))
-    cluster.edit(model(2))
-    cluster.until(lambda c: c.cohort().step_started_at is not None)
-    cluster.tick()
-    assert cluster.cohort().message.startswith(
-        "5%: holds until 12:01:40 UTC; 0 of 10 canary requests failed against 1 of 190 of stable; "
-        "to show a doubled failure rate takes at least "
-    )
-
-
-def test_history_keeps_ten_revisions() -> None:
-    cluster = serving(model(1, cohorts=TWO[:1]))
-    for version in range(2, 15):
-        cluster.edit(model(version, cohorts=TWO[:1]))
-        cluster.until(Cluster.finished)
-    for _ in range(10):
-        cluster.tick()
-    assert [r.number for r in cluster.status.revisions] == list(range(5, 15))
-    assert cluster.records == {r.name: r.number for r in cluster.status.revisions}
-
-
-def test_pods_that_nobody_knows_leave_by_the_same_way() -> None:
-    cluster = serving(model(1))
-    cluster.records["burger-lost"] = 7
-    cluster.pods["burger-lost"] = cluster.pods[cluster.desired]
-    for _ in range(4):
-        cluster.tick()
-    assert list(cluster.pods) == [cluster.desired]
-
-
-def test_numbers_go_on_from_the_records_after_a_status_is_lost() -> None:
-    cluster = serving(model(1))
-    for version in (2, 3):
-        cluster.edit(model(version))
-        cluster.until(Cluster.finished)
-    numbers = {r.name: r.number for r in cluster.status.revisions}
-    cluster.status = Status()
-    cluster.decide()
-    assert {r.name: r.number for r in cluster.status.revisions} == numbers
-    cluster.status = Status()
-    cluster.edit(model(4))
-    cluster.decide()
-    assert {r.name: r.number for r in cluster.status.revisions} == {**numbers, cluster.desired: 4}
-
-
-def test_two_records_with_one_number_are_told_apart() -> None:
-    cluster = serving(model(1))
-    cluster.records |= {"burger-lost": 1, "burger-other": 1}
-    cluster.decide()
-    numbers = [r.number for r in cluster.status.revisions]
-    assert sorted(set(numbers)) == sorted(numbers)
-
-
-def test_a_proof_of_non_inferiority_ends_a_step() -> None:
-    steps = (Step(weight=25, until=Until.NON_INFERIOR),)
-    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.until(lambda c: c.cohort().weight == 25)
-    for _ in range(3):
-        cluster.tick()
-    assert cluster.cohort().message.startswith("25%: proof at ")
-    cluster.until(Cluster.finished)
-    assert cluster.cohort().evidence[0].verdict is Verdict.PASS
-
-
-def test_a_proof_ends_a_step_though_nothing_proves_the_guardrails() -> None:
-    steps = (Step(weight=25, until=Until.NON_INFERIOR), Step(weight=60, hold="10m"))
-    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.until(lambda c: c.cohort().step == 1)
-    assert {e.metric: e.verdict for e in cluster.cohort().evidence} == {
-        MetricName.ERRORS: Verdict.PASS,
-        MetricName.LATENCY: Verdict.INSUFFICIENT,
-    }
-
-
-def test_a_proof_at_one_weight_is_none_at_the_next() -> None:
-    steps = tuple(Step(weight=weight, until=Until.NON_INFERIOR) for weight in (25, 50))
-    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.until(lambda c: c.cohort().weight == 50)
-    cluster.update_gateways()
-    cluster.decide()  # before anybody has read what clients of the second step got
-    assert (cluster.cohort().weight, cluster.cohort().step) == (50, 1)
-    assert cluster.cohort().message.endswith("nothing was seen at 50% yet")
-
-
-def test_steps_without_a_gate_need_only_the_gateways() -> None:
-    steps = (Step(weight=10), Step(weight=50))
-    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.edit(model(2, cohorts=(Cohort(name="everyone", steps=steps),)))
-    weights = []
-    while not cluster.finished():
-        cluster.pass_time(0.01)
-        cluster.start_pods()
-        cluster.update_gateways()
-        cluster.decide()
-        weights.append(cluster.cohort().weight)
-    assert list(dict.fromkeys(weights)) == [0, 10, 50, 100]
 
 
 def test_columns_tell_each_cohort_once() -> None:
@@ -657,42 +288,3 @@ def test_columns_tell_each_cohort_once() -> None:
     cluster.until(lambda c: all(s.weight for s in c.status.cohorts))
     told = cluster.status.summary
     assert (told.stable, told.canary, told.weight, told.step) == ("v1", "v2", "5%,25%", "1/2,1/1")
-
-
-def test_a_revision_is_named_by_what_decides_an_answer() -> None:
-    assert revision_name(NAME, model(1)) == revision_name(NAME, model(1, replicas=7, paused=True))
-    assert revision_name(NAME, model(1)) != revision_name(NAME, model(1, template={"metadata": {}}))
-    assert revision_name(NAME, model(1)) != revision_name(NAME, model(2))
-
-
-@pytest.mark.parametrize(("gateways", "told"), [(3, ""), (5, " and 2 more")])
-def test_of_many_gateways_that_are_behind_some_are_named(gateways: int, told: str) -> None:
-    cluster = Cluster(model(1))
-    cluster.gateways = {f"gateway-{i}": None for i in range(gateways)}
-    cluster.decide()
-    cluster.decide()
-    cluster.start_pods()
-    cluster.decide()
-    cluster.decide()
-    assert cluster.cohort().message == f"waits for gateway gateway-0, gateway-1, gateway-2{told}"
-
-
-def test_time_in_which_nobody_could_look_is_no_hold() -> None:
-    """The operator was away for the whole hold; clients met the canary meanwhile."""
-    steps = (Step(weight=50, hold="10s"),)
-    cluster = serving(model(1, cohorts=(Cohort(name="everyone", steps=steps),)))
-    cluster.edit(structs.replace(cluster.spec, model=model(2).model))
-    cluster.bad.add(cluster.desired)
-    while cluster.cohort().step_started_at is None:
-        cluster.pass_time(1)
-        cluster.start_pods()
-        cluster.update_gateways()
-        cluster.decide()
-    cluster.pass_time(60)
-    for _ in range(3):
-        cluster.serve(4)
-        cluster.pass_time(1)
-        cluster.read_counters()
-        cluster.decide()
-    assert (cluster.cohort().weight, cluster.cohort().step) == (50, 0)
-    cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK, ticks=10)
