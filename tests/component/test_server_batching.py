@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.calibration import Curve
 from kohort_server.batch.call import Result
+from kohort_server.building import Request
 from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
@@ -79,7 +80,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WarmModel]:
     directory = tmp_path_factory.mktemp("models")
     return {
         name: load(
-            make(directory / f"{name.replace(' ', '-')}.onnx").as_uri(), None, "Auto", directory, 1
+            make(directory / f"{name.replace(' ', '-')}.onnx").as_uri(),
+            None,
+            Request("ONNXRuntime", "FP32", 1),
+            directory,
         )
         for name, (make, _, _) in MODELS.items()
     }
