@@ -117,7 +117,7 @@ def minute_thresholds(run: Run) -> int | None:
     canary, failed, _, _ = run.arms
     per_minute = round(60 / run.world.scrape)
     checks = np.arange(per_minute - 1, len(canary), per_minute)
-    bad = np.array([_below(canary, failed, at, per_minute) for at in checks], bool)
+    bad = np.array([_below(canary, failed, int(at), per_minute) for at in checks], np.bool_)
     return _nth(checks, bad, 5)
 
 
@@ -126,7 +126,7 @@ def rate_thresholds(run: Run) -> int | None:
     canary, failed, _, _ = run.arms
     per_minute, per_check = round(60 / run.world.scrape), round(10 / run.world.scrape)
     checks = np.arange(per_check - 1, len(canary), per_check)
-    bad = np.array([_below(canary, failed, at, per_minute) for at in checks], bool)
+    bad = np.array([_below(canary, failed, int(at), per_minute) for at in checks], np.bool_)
     return _nth(checks, bad, 4)
 
 

@@ -14,8 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -194,10 +194,11 @@ def main() -> None:
         save_first_element(first)
         save_images(images)
         os.sched_setaffinity(0, {cores[-1]})
-        for name, started in (
+        servers: tuple[tuple[str, Callable[[], AbstractContextManager[tuple[int, int]]]], ...] = (
             ("received, nothing else", lambda: floor(cores[0], whole)),
             ("server, first element", lambda: server(first, cores[0])),
-        ):
+        )
+        for name, started in servers:
             with started() as (pid, port):
                 for protocol in ("binary", "grpc") if name.startswith("server") else ("binary",):
                     for connections in given.connections:

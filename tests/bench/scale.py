@@ -139,7 +139,7 @@ class Table:
         print("|---|---|---|---|---|---|---|---|")
 
     def _cpu(self) -> Counter[str]:
-        return Counter({name: cpu_seconds(pid) for name, pid in self._pids.items()})  # type: ignore[arg-type]
+        return Counter({name: cpu_seconds(pid) for name, pid in self._pids.items()})
 
     def begin(self) -> None:
         """From here on the control plane's CPU is counted for the next row."""

@@ -28,8 +28,8 @@ def python_with_clients() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / ".ready").exists():
             subprocess.run([sys.executable, "-m", "venv", home], check=True)
-            pip = [home / "bin/python", "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-            pip += ["--disable-pip-version-check", "--cache-dir", cache / "pip"]
+            pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
+            pip += ["--disable-pip-version-check", "--cache-dir", str(cache / "pip")]
             subprocess.run(pip, check=True)
             (home / ".ready").touch()
     return home / "bin/python"
@@ -39,7 +39,12 @@ def clients_told(model: str, *addresses: str) -> dict[str, dict[str, Any]]:
     """By client and call: what it gave, or how it failed. See `client_calls`."""
     told: dict[str, dict[str, Any]] = {}
     for script in ("triton_calls.py", "kserve_calls.py"):
-        command = [python_with_clients(), Path(__file__).parent / script, model, *addresses]
+        command = [
+            str(python_with_clients()),
+            str(Path(__file__).parent / script),
+            model,
+            *addresses,
+        ]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert run.returncode == 0, run.stderr
         told |= json.loads(run.stdout.splitlines()[-1])

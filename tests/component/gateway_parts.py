@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import aiohttp
 from aiohttp import web
@@ -188,7 +188,7 @@ class ModelServer:
     def endpoint(self) -> Endpoint:
         return Endpoint(LOCALHOST, self.port)
 
-    async def start(self) -> ModelServer:
+    async def start(self) -> Self:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)

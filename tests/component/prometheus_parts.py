@@ -183,12 +183,12 @@ class Rollout:
             **{"stable": "r1", "canary": "r2", "salt": "salt", "weight": 25},
             "stepStartedAt": to_time(datetime.now(UTC)),
         }
+        metadata = {"namespace": KEY.namespace, "name": KEY.name, "resourceVersion": "1"}
         content = {
-            "metadata": {"namespace": KEY.namespace, "name": KEY.name, "resourceVersion": "1"},
+            "metadata": {**metadata, "uid": "u"},
             "spec": {"model": {"uri": "file:///m.onnx"}, "analysis": dict(analysis)},
             "status": {"cohorts": [cohort]},
         }
-        content["metadata"]["uid"] = "u"
         self.models = Models(lambda _: None)
         self.models.put(convert_model(content))
         self.readings: list[Mapping[str, Reading]] = []
@@ -237,7 +237,7 @@ async def read(
     reader = PrometheusReader(
         models=rollout.models,
         gateways=at,
-        credentials=Credentials(secret or Secrets(), [url]),  # type: ignore[arg-type]
+        credentials=Credentials(secret or Secrets(), [url]),
         reconciler=rollout,  # type: ignore[arg-type]
         wake=lambda key, seconds: None,
         slots=SlotLedger(),

@@ -278,8 +278,8 @@ def limited(helm: Helm, kubectl: Kubectl) -> Iterator[None]:
             "create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", SHOP
         )
     yield
-    for role in of("ClusterRole", objects):
-        kubectl("delete", "clusterrole", role["metadata"]["name"])
+    for made in of("ClusterRole", objects):
+        kubectl("delete", "clusterrole", made["metadata"]["name"])
 
 
 def allowed(kubectl: Kubectl, who: str, where: str, verb: str, what: str) -> bool:

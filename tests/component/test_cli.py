@@ -19,6 +19,7 @@ from msgspec import yaml
 from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
 from kohort.cli import cluster as cli
 from kohort.cli.sending import SendingError, send
+from kohort.cli.view import Resource
 from kohort.contract import GROUP, PLURAL
 from kohort_local.cluster import Cluster
 from tests.component.operator_parts import Kubectl, eventually
@@ -182,7 +183,7 @@ def test_a_command_that_comes_between_reading_and_writing_is_not_replaced(
     class SlowReader(cli.Cluster):
         """Somebody else is always faster."""
 
-        def get(self, name: str) -> cli.Resource:
+        def get(self, name: str) -> Resource:
             found = super().get(name)
             line = f"{ANNOTATION_COMMAND}={other}"
             kubectl("annotate", "--overwrite", "-n", NAMESPACE, "mdep", digits, line)

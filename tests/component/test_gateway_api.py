@@ -147,12 +147,11 @@ def test_a_model_is_ready_once_the_gateway_has_accepted_its_route(
     model = make("first")
     model.apply()
     eventually(model.weights, "a route")
-    ready = eventually(
-        lambda: (
-            model.condition("RoutesAccepted").get("status") == "False" and model.condition("Ready")
-        ),
+    eventually(
+        lambda: model.condition("RoutesAccepted").get("status") == "False",
         "it waits for the gateway",
     )
+    ready = model.condition("Ready")
     assert ready["status"] == "False"
     assert "waits for gateway default/public" in ready["message"]
     assert model.condition("Sticky")["reason"] == "NotExpressible"
@@ -219,11 +218,8 @@ def test_without_counters_only_a_person_goes_on(
     model.wants({old: 80, new: 20})
     model.answer()
     eventually(lambda: model.cohort.get("stepStartedAt"), "the step has begun")
-    told = eventually(
-        lambda: "waits for a person" in model.cohort["message"] and model.cohort["message"],
-        "it says what it waits for",
-    )
-    assert "stepsByTime" in told
+    eventually(lambda: "waits for a person" in model.cohort["message"], "it says what it waits for")
+    assert "stepsByTime" in model.cohort["message"]
     assert model.get()["status"]["phase"] == "Paused"
     assert "evidence" not in model.cohort
     kubectl("annotate", "mdep", model.name, "kohort.dev/command=promote everyone id=1")

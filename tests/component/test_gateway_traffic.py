@@ -227,7 +227,7 @@ async def test_who_asks_for_the_preview_reaches_the_canary_at_weight_0_and_is_no
         await two.effective(wanted)
 
     async def asked(**headers: str) -> list[str]:
-        status, told, body = await get(two, "/shop/previewed/v2", **headers)
+        status, told, body = await get(two, "/shop/previewed/v2", None, **headers)
         assert status == 200
         return [told["x-kohort-cohort"], told["x-kohort-revision"], json.loads(body)["revision"]]
 

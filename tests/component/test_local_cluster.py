@@ -139,8 +139,9 @@ def test_ctrl_c_stops_a_cluster_in_the_foreground(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as command:
-        assert command.stderr
-        until(lambda: "Ctrl-C" in command.stderr.readline())
+        said = command.stderr
+        assert said
+        until(lambda: "Ctrl-C" in said.readline())
         assert processes_of(tmp_path / ".cache" / "kohort" / "cluster")
         command.send_signal(signal.SIGINT)
         assert command.wait(30) == 0

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -94,15 +95,19 @@ def test_one_decides_and_both_are_ready_to_serve_routes(
     assert second.get("/readyz")[0] == 200
 
 
+def published(process: OperatorProcess) -> bool:
+    """Whether it has sent routes to a gateway."""
+    page = process.get("/metrics")[1]
+    return bool(re.search(r"^kohort_operator_route_pushes_total [1-9]", page, re.M))
+
+
 def test_the_one_that_stands_by_knows_all_models_and_publishes_their_routes(
     first: OperatorProcess, second: OperatorProcess, serve: Callable[[str], None]
 ) -> None:
     serve("known")
     for process in (first, second):
         eventually(
-            lambda process=process: re.search(
-                r"^kohort_operator_route_pushes_total [1-9]", process.get("/metrics")[1], re.M
-            ),
+            partial(published, process),
             f"{process.identity} publishes routes",
         )
     assert 'verb="PATCH"' not in second.get("/metrics")[1]

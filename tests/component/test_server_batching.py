@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def with_state(path: Path) -> Path:
 
 # By name: how it is made, what calibration must find, and the error that another order of summation
 # may make; none where the kernels are the same for every batch.
-MODELS = {
+MODELS: dict[str, tuple[Callable[[Path], Path], str, float]] = {
     "linear": (lambda path: linear_model(path, "batch"), "dynamic", 1e-5),
     "elementwise": (elementwise, "dynamic", 0.0),
     "sums per row": (sums_per_row, "dynamic", 1e-5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -219,7 +220,7 @@ def test_overload_is_refused_at_once_and_what_nobody_waits_for_is_not_run(tmp_pa
             len(INFER_BODY),
             INFER_BODY,
         )
-        crowd = []
+        crowd: list[socket.socket] = []
         while (answer := server.call("GET", "/metrics")).status == 200 and len(crowd) < 400:
             connection = server.socket()
             connection.sendall(request)

@@ -105,8 +105,9 @@ def test_binary_is_answered_in_binary(
 ) -> None:
     sent = rows(count)
     tensor = {"name": "x", "shape": list(sent.shape), "datatype": "FP32"}
-    tensor["parameters"] = {"binary_data_size": sent.nbytes}
-    header = encode({"id": "seven", "inputs": [tensor], "parameters": {"binary_data_output": True}})
+    size = {"parameters": {"binary_data_size": sent.nbytes}}
+    asked = {"parameters": {"binary_data_output": True}}
+    header = encode({"id": "seven", "inputs": [tensor | size], **asked})
     length = {"Inference-Header-Content-Length": str(len(header))}
     answer = server.call("POST", INFER, header + sent.tobytes(), length)
     told = answer.json

@@ -84,7 +84,14 @@ def change_target(request: Request, random: Random) -> None:
         )
     )
     base = request.target.removesuffix(b"/infer")
-    others = (b"/", b"*", b"/v2", b"/v2/health/live", b"/v2/health/ready", b"/v2/models/stats")
+    others: tuple[bytes, ...] = (
+        b"/",
+        b"*",
+        b"/v2",
+        b"/v2/health/live",
+        b"/v2/health/ready",
+        b"/v2/models/stats",
+    )
     others += (b"/metrics", b"/v2/repository/index", b"http://h/v2", b"http://[/v2", b"/\xff\xfe")
     others += (b"/" + b"a" * 5000, b"/%zz%", b"/v2/repository/models/one/load", b"//h:x/")
     places = [base + path for path in paths]
@@ -103,7 +110,17 @@ def change_method(request: Request, random: Random) -> None:
 def change_header_length(request: Request, random: Random) -> None:
     """Another length of the JSON."""
     size = len(request.body or b"")
-    told = (b"0", b"-1", b"1", b"%d" % size, b"%d" % (size + 1), b"1e3", b"", b" 7 ", b"\xb2")
+    told: tuple[bytes, ...] = (
+        b"0",
+        b"-1",
+        b"1",
+        b"%d" % size,
+        b"%d" % (size + 1),
+        b"1e3",
+        b"",
+        b" 7 ",
+        b"\xb2",
+    )
     told += (b"9" * 30, b"9" * 5000, b"0x10", b"%d" % random.randrange(size + 1))
     request.headers = [pair for pair in request.headers if pair[0] != LENGTH]
     if random.random() < 0.9:

@@ -22,7 +22,7 @@ from kohort_server.model.origin import origin_of
 BATCH = torch.export.Dim("batch", min=1, max=1024)
 
 
-class Block(torch.nn.Module):
+class Block(torch.nn.Module):  # type: ignore[misc]
     """A layer of a transformer and five classes."""
 
     def __init__(self) -> None:

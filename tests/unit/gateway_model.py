@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from envoy.config.route.v3 import route_pb2, scoped_route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -12,7 +13,7 @@ from kohort.route.envoy.resource import Kind, owner
 from kohort.route.envoy.scopes import STAGE
 from kohort.route.table import ModelKey
 
-Request = discovery_pb2.DeltaDiscoveryRequest
+Request: Any = discovery_pb2.DeltaDiscoveryRequest
 
 
 class GatewayModel:
@@ -22,7 +23,7 @@ class GatewayModel:
         self.has: dict[Kind, dict[str, tuple[str, bytes]]] = {kind: {} for kind in Kind}
         self.asked: dict[Kind, set[str]] = {Kind.ENDPOINTS: set(), Kind.ROUTES: set()}
         self.refuses: set[str] = set()
-        self.asks: list[Request] = []
+        self.asks: list[Any] = []
 
     def connect(self) -> None:
         """What it says on a new stream."""

@@ -28,9 +28,8 @@ def pairs(before: Status, after: Status) -> list[tuple[CohortStatus, CohortStatu
 
 def fresh(old: CohortStatus, new: CohortStatus) -> list[Decision]:
     """Decisions that a pass has put on record."""
-    return new.decisions[: len(new.decisions) - len(old.decisions)] or [
-        d for d in new.decisions if d not in old.decisions
-    ]
+    added = len(new.decisions) - len(old.decisions)
+    return list(new.decisions[:added]) or [d for d in new.decisions if d not in old.decisions]
 
 
 def by_person(old: CohortStatus, new: CohortStatus) -> bool:

@@ -18,7 +18,7 @@ from kohort.analysis.split import split
 from kohort.api.analysis import Metric, MetricName
 from kohort.api.cohorts import Cohort, Step, Until
 from kohort.api.spec import Model, Spec
-from kohort.api.status import CohortStatus, Status
+from kohort.api.status import CohortStatus, Phase, Status
 from kohort.contract import MIRROR
 from kohort.observe.counters import Cell
 from kohort.observe.gateways import Scrape
@@ -93,6 +93,10 @@ class Cluster:
     def cohort(self, name: str = "everyone") -> CohortStatus:
         """A cohort's status."""
         return next(c for c in self.status.cohorts if c.name == name)
+
+    def phase(self) -> Phase:
+        """That of all cohorts together."""
+        return self.status.phase
 
     def edit(self, spec: Spec) -> None:
         """Apply another spec."""

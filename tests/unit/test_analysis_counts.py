@@ -121,9 +121,12 @@ def test_all_bets_at_once_are_each_alone(
 def test_the_border_of_good_ones_is_that_of_bad_ones(
     stable: float, margin: float, good: bool, kind: MarginType
 ) -> None:
-    query = {"good": "g"} if good else {"bad": "b"}
     metric = Metric(
-        name="m", margin=f"{margin:.2%}", counts=Counts(total="t", margin_type=kind, **query)
+        name="m",
+        margin=f"{margin:.2%}",
+        counts=Counts(
+            total="t", margin_type=kind, good="g" if good else None, bad=None if good else "b"
+        ),
     )
     bad, told = counts.border(metric), metric.allowed
     of_good = bad.of_good()

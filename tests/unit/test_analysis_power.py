@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kohort.analysis.betting import HARM_BETS
 from kohort.analysis.power import SEEN, dispersion, seen_rate
 from kohort.analysis.slots import Totals
 from kohort.contract import SLOTS
-from tests.unit.test_analysis_betting import HARM_BETS, watched
+from tests.unit.test_analysis_betting import watched
 
 requests = st.integers(0, 10**7)
 rates = st.floats(1e-6, 0.5)

@@ -35,7 +35,8 @@ def reading(run: Run, scrape: int) -> Reading:
         name: Count(int(requests[:, arm].sum()), int(failed[:, arm].sum()))
         for arm, name in enumerate(("v1", "v2"))
     }
-    slots = SlotTotals("counter", Slots(*(tuple(t.tolist()) for t in totals)), Slots(*past))
+    now = Slots(tuple(totals[0].tolist()), tuple(totals[1].tolist()))
+    slots = SlotTotals("counter", now, Slots(*past))
     return Reading(at=START.timestamp() + scrape, sources={"a": arms}, slots=slots)
 
 

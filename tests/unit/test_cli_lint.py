@@ -21,7 +21,7 @@ from tests.component.test_crd_rules import ACCEPTED, EVERYONE, REFUSED, cohort, 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = [{"weight": 5, "hold": "2m"}]
-CAREFUL = {"replicas": 2, "cohorts": [{**EVERYONE, "steps": STEPS}]}
+CAREFUL: dict[str, Any] = {"replicas": 2, "cohorts": [{**EVERYONE, "steps": STEPS}]}
 
 
 def remarks(text: str) -> list[str]:

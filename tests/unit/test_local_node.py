@@ -186,7 +186,8 @@ def test_the_last_words_are_the_message_file_else_the_end_of_a_failed_log(tmp_pa
 
 @given(st.lists(st.booleans(), max_size=300))
 def test_no_two_pods_ever_have_the_same_address(takes: list[bool]) -> None:
-    addresses, taken = Addresses("127.64.0"), []
+    addresses = Addresses("127.64.0")
+    taken: list[str] = []
     for take in takes:
         if take and len(taken) < 254:
             address = addresses.take()

@@ -182,7 +182,7 @@ def test_a_canary_that_waits_for_a_gpu_says_so_then_stalls_and_leaves_stable_alo
     cluster.pods[cluster.desired].problem = NO_GPU
     cluster.tick()
     assert cluster.cohort().phase is CohortPhase.WAITING_FOR_GPU
-    assert cluster.status.phase is Phase.WAITING_FOR_GPU
+    assert cluster.phase() is Phase.WAITING_FOR_GPU
     assert cluster.cohort().message == f"before 5%: 0 of 1 pods of v2 are ready: {NO_GPU.message}"
     conditions = {c.type: c for c in cluster.status.conditions}
     assert conditions["Ready"].reason == "WaitingForGPU"
@@ -203,7 +203,7 @@ def test_a_first_revision_that_waits_for_a_gpu_says_so() -> None:
     cluster.pods[cluster.desired].problem = NO_GPU
     cluster.decide()
     assert cluster.cohort().phase is CohortPhase.WAITING_FOR_GPU
-    assert cluster.status.phase is Phase.WAITING_FOR_GPU
+    assert cluster.phase() is Phase.WAITING_FOR_GPU
 
 
 def swap(version: int, replicas: int = 4, *steps: Step) -> Spec:
@@ -228,7 +228,7 @@ def test_a_swap_needs_no_spare_gpu_and_never_leaves_an_arm_without_its_pods(repl
     cluster.until(lambda c: v1 not in c.pods)
     cluster.tick()
     assert (cluster.pods[v2].wanted, cluster.pods[v2].ready) == (replicas, replicas)
-    assert cluster.status.phase is Phase.HEALTHY
+    assert cluster.phase() is Phase.HEALTHY
 
 
 def test_the_weight_of_a_swap_follows_the_pods_and_its_clients_are_watched_on_the_way() -> None:

@@ -13,8 +13,17 @@ from kohort.api.spec import Spec
 from kohort.api.status import Verdict
 from kohort.plan.planner import Identity, plan
 from kohort.plan.world import World
-from tests.unit.plan_simulation import KEY, NAME, Cluster, Cohort, Step, Until, model, serving
-from tests.unit.test_plan_stories import condition
+from tests.unit.plan_simulation import (
+    KEY,
+    NAME,
+    Cluster,
+    Cohort,
+    Step,
+    Until,
+    condition,
+    model,
+    serving,
+)
 
 STEPS = (Step(weight=5, hold="1s"), Step(weight=50, hold="1s"))
 
@@ -51,7 +60,7 @@ def test_without_evidence_the_first_step_waits_for_a_person_however_much_was_cou
     assert cluster.cohort().weight == 5
     assert not cluster.cohort().evidence
     assert "kubectl kohort promote" in cluster.cohort().message
-    assert cluster.status.phase == "Paused"
+    assert cluster.phase() == "Paused"
     assert condition(cluster.status, "Ready") == ("False", "Paused")
 
 

@@ -78,7 +78,7 @@ def test_paused_time_does_not_count_for_a_hold() -> None:
     cluster.serve()
     cluster.read_counters()
     cluster.decide()
-    assert cluster.status.phase is Phase.PAUSED
+    assert cluster.phase() is Phase.PAUSED
     assert cluster.cohort().message == "paused with 5% of clients on v2"
     cluster.edit(structs.replace(cluster.spec, paused=False))
     cluster.decide()

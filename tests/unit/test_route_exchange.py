@@ -377,7 +377,7 @@ def test_a_gateway_that_returns_is_sent_only_what_changed() -> None:
     catalogue.publish(table(KEYS[1], "r1", "r2", 5), {"r1": (ENDPOINT,)})
     exchange = Exchange(catalogue)
     gateway.connect()
-    sent = set()
+    sent: set[str] = set()
     wire: list[Response] = []
     while wire or gateway.asks:
         if wire:

@@ -218,7 +218,7 @@ def test_a_pod_that_is_being_deleted_is_neither_ready_capacity_nor_an_endpoint()
 
 def test_pods_on_their_way_out_are_endpoints_while_there_is_no_other() -> None:
     leaving = pod(conditions=READY, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
-    gone = pod(conditions=(), metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    gone = pod(conditions=[], metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     assert endpoints([leaving, gone], ["burger-1"]) == {"burger-1": (Endpoint("127.64.0.9", 8080),)}
     assert serving([leaving, gone]) == frozenset()
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kohort_server.batch.batcher import Batcher, QueueLimits
 from kohort_server.batch.calibration import Curve, WarmUpError, calibrate, choose
-from kohort_server.batch.call import Result
+from kohort_server.batch.call import Call, Result
 from kohort_server.batch.statistics import Statistics
-from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
+from kohort_server.engine.interface import BatchDimension, Engine, Signature, TensorSpec
 from kohort_server.errors import RequestError
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,10 +27,11 @@ INLINE = Curve({1: 0.0001, 8: 0.0002}, max_rows=8, inline=True)
 THREADED = Curve({1: 0.01, 8: 0.02}, max_rows=8, inline=False)
 
 
-class FunctionEngine:
+class FunctionEngine(Engine):
     """An engine that is a function, and remembers the rows of each run."""
 
     name = "function"
+    precision = "FP32"
     signature = SIGNATURE
 
     def __init__(self, function: Callable[[Any], Any], batch: str = "dynamic") -> None:
@@ -43,7 +44,7 @@ class FunctionEngine:
         return {"y": self.function(inputs["x"])}
 
 
-class FutureCall:
+class FutureCall(Call):
     """A call whose outcome is awaited."""
 
     def __init__(self, rows: NDArray[np.float32]) -> None:

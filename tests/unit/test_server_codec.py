@@ -39,8 +39,9 @@ def tensors(datatype: str) -> st.SearchStrategy[NDArray[Any]]:
         short = st.floats(-LARGEST_BFLOAT16, LARGEST_BFLOAT16, width=32)
         return hnp.arrays(np.float32, shapes, elements=short).map(lambda a: a.astype(BFLOAT16))
     dtype = FIXED_SIZE[datatype].dtype
-    finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
-    return hnp.arrays(dtype, shapes, elements=hnp.from_dtype(dtype, **finite))
+    finite = False if dtype.kind == "f" else None
+    values = hnp.from_dtype(dtype, allow_nan=finite, allow_infinity=finite)
+    return hnp.arrays(dtype, shapes, elements=values)
 
 
 datatype_and_tensor = st.sampled_from(sorted(FIXED_SIZE)).flatmap(

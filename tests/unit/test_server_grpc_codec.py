@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from kohort_server.batch.call import Result
 from kohort_server.datatypes import BYTES, FIXED_SIZE
@@ -54,7 +55,7 @@ def rows_of(datatype: str) -> st.SearchStrategy[Any]:
     if kind.kind == "b":
         values: Any = st.booleans()
     elif kind.kind == "f":
-        values = st.floats(width=kind.itemsize * 8, allow_nan=False)
+        values = hnp.from_dtype(kind, allow_nan=False)
     else:
         info = np.iinfo(kind)
         values = st.integers(int(info.min), int(info.max))

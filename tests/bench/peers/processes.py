@@ -27,7 +27,7 @@ def environment(peer: str) -> Path:
     home = Path.home() / ".cache/kohort/peers" / peer.lower()
     if not (home / ".ready").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        pip = [home / "bin/python", "-m", "pip", "install", "--quiet", *REQUIREMENTS[peer]]
+        pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", *REQUIREMENTS[peer]]
         subprocess.run(pip, check=True)
         (home / ".ready").touch()
     return home / "bin/python"
@@ -55,9 +55,9 @@ def running(peer: str, model: Path, core: int, ports: tuple[int, int]) -> Iterat
                     }
                 )
             )
-            command = [python.parent / "mlserver", "start", str(home)]
+            command = [str(python.parent / "mlserver"), "start", str(home)]
         else:
-            command = [python, HERE / "kserve_model.py", f"--http_port={ports[0]}"]
+            command = [str(python), str(HERE / "kserve_model.py"), f"--http_port={ports[0]}"]
             command += [f"--grpc_port={ports[1]}", "--workers=1"]
         # numpy's own threads would only get in each other's way on one core.
         given = {"MODEL_FILE": str(model), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
