@@ -67,6 +67,8 @@ def test_processes_together_have_counted_what_one_would_have(
     both = together([counted(part) for part in parts])
     alone = counted([answer for part in parts for answer in part])
     assert both.statistics == alone.statistics
+    for seen in (both, alone):
+        assert all(sum(one.native.values()) == sum(one.buckets) for one in seen.series)
     assert {(one.cohort, one.code): one.buckets for one in both.series} == {
         (one.cohort, one.code): one.buckets for one in alone.series
     }

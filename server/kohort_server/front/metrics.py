@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from kohort_server.batch.batcher import Batcher
 from kohort_server.batch.statistics import Statistics
+from kohort_server.front.protobuf_metrics import bucket_of, encode, native
 
 # Seconds. A third apart below a second, where inference is.
 DURATION_BOUNDS = (
@@ -56,11 +57,12 @@ OTHER = b"other"
 
 
 class Series(msgspec.Struct):
-    """Durations of the requests of one cohort with one status, by `DURATION_BOUNDS`, in seconds."""
+    """Durations of the requests of one cohort with one status, in seconds."""
 
     cohort: str
     code: int
-    buckets: list[int]
+    buckets: list[int]  # by DURATION_BOUNDS
+    native: dict[int, int]  # by protobuf_metrics.bucket_of
     sum: float = 0.0
 
 
@@ -98,6 +100,8 @@ class ServerMetrics:
         self._last = now = time.perf_counter()
         seconds = now - received
         series.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
+        bucket = bucket_of(seconds)
+        series.native[bucket] = series.native.get(bucket, 0) + 1
         series.sum += seconds
 
     def _new_series(self, cohort: bytes, code: int) -> Series:
@@ -106,7 +110,7 @@ class ServerMetrics:
                 cohort = OTHER
             else:
                 self._cohorts.add(cohort)
-        new = Series(cohort.decode("latin-1"), code, [0] * (len(DURATION_BOUNDS) + 1))
+        new = Series(cohort.decode("latin-1"), code, [0] * (len(DURATION_BOUNDS) + 1), {})
         return self._series.setdefault((cohort, code), new)
 
     def counts(self) -> Counts:
@@ -129,9 +133,11 @@ def together(parts: Sequence[Counts]) -> Counts:
         return parts[0]
     series: dict[tuple[str, int], Series] = {}
     for one in (one for part in parts for one in part.series):
-        none = Series(one.cohort, one.code, [0] * len(one.buckets))
+        none = Series(one.cohort, one.code, [0] * len(one.buckets), {})
         total = series.setdefault((one.cohort, one.code), none)
         total.buckets = [sum(pair) for pair in zip(total.buckets, one.buckets, strict=True)]
+        for bucket, count in one.native.items():
+            total.native[bucket] = total.native.get(bucket, 0) + count
         total.sum += one.sum
     statistics = Statistics()
     for part in parts:
@@ -161,8 +167,12 @@ class Exposition(Collector):
         registry.register(self)
         return generate_latest(registry)
 
-    def collect(self) -> Iterable[Metric]:
-        """The metric families, as prometheus_client asks for them."""
+    def protobuf(self) -> bytes:
+        """All metrics in Prometheus's protocol buffers, durations as native histograms too."""
+        return encode(self.collect(with_native=True))
+
+    def collect(self, with_native: bool = False) -> Iterable[Metric]:
+        """The metric families, as prometheus_client asks for them: text has no native histograms."""
         labels = ["model", "revision", "cohort", "code"]
         requests = CounterMetricFamily(
             "kohort_server_requests", "Inference requests answered.", labels=labels
@@ -176,6 +186,13 @@ class Exposition(Collector):
             values = [self._model, self._revision, series.cohort, str(series.code)]
             requests.add_metric(values, sum(series.buckets))
             durations.add_metric(values, cumulative(DURATION_BOUNDS, series.buckets), series.sum)
+            if with_native:
+                durations.add_sample(
+                    durations.name,
+                    dict(zip(labels, values, strict=True)),
+                    0.0,
+                    native_histogram=native(series.native, series.sum),
+                )
         yield requests
         yield durations
         if self._counts.statistics is not None:

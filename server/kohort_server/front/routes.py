@@ -18,10 +18,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from kohort.contract import HEADER_COHORT, HEADER_REVISION
 from kohort_server.batch.call import Result
 from kohort_server.errors import RequestError
+from kohort_server.front import protobuf_metrics
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.front.compression import decompress
 from kohort_server.front.exchange import BINARY, HEADER_LENGTH, JSON, Exchange, read_length
+from kohort_server.front.metrics import Exposition
 from kohort_server.front.served import LOAD_REFUSED, ServedModel
 from kohort_server.front.wire import INVALID_JSON
 from kohort_server.logs import trace_of
@@ -138,8 +140,12 @@ class Routes:
         return handle
 
     def _prometheus(self, exchange: Exchange) -> None:
+        if protobuf_metrics.is_asked_for(exchange.headers.get(b"accept", b"")):
+            kind, form = protobuf_metrics.CONTENT_TYPE, Exposition.protobuf
+        else:
+            kind, form = CONTENT_TYPE_LATEST.encode(), Exposition.text
         self._model.counted(
-            lambda counted: exchange.respond(200, counted.text(), CONTENT_TYPE_LATEST.encode()),
+            lambda counted: exchange.respond(200, form(counted), kind),
             partial(respond_refusal, exchange),
         )
 

@@ -1,4 +1,4 @@
-"""The services and messages that are spoken over gRPC, as data.
+"""The services and messages that are spoken over gRPC, and to Prometheus, as data.
 
 One table serves three purposes: decoding, encoding, and the descriptors that reflection tells.
 A line of a message is: number, type, name; `*` before a type says repeated, `map` that it is a map
@@ -250,6 +250,43 @@ ErrorResponse
   2 string error_message
 """
 
+# Of Prometheus's metrics.proto, what is written; its sint32 and sint64 are unsigned here, and zigzagged.
+METRICS = """
+LabelPair
+  1 string name
+  2 string value
+Gauge
+  1 double value
+Counter
+  1 double value
+Histogram
+  1 uint64 sample_count
+  2 double sample_sum
+  3 *Bucket bucket
+  5 uint32 schema
+  6 double zero_threshold
+  7 uint64 zero_count
+  12 *BucketSpan positive_span
+  13 *uint64 positive_delta
+Bucket
+  1 uint64 cumulative_count
+  2 double upper_bound
+BucketSpan
+  1 uint32 offset
+  2 uint32 length
+Metric
+  1 *LabelPair label
+  2 Gauge gauge
+  3 Counter counter
+  7 Histogram histogram
+MetricFamily
+  1 string name
+  2 string help
+  3 MetricType type
+  4 *Metric metric
+"""
+METRIC_TYPES = "COUNTER GAUGE SUMMARY UNTYPED HISTOGRAM"
+
 # Of descriptor.proto, what describing the above takes.
 DESCRIPTOR = """
 FileDescriptorProto
@@ -368,12 +405,20 @@ FILES = (
     reflection("v1alpha"),
 )
 DESCRIPTORS = parse("google/protobuf/descriptor.proto", "google.protobuf", DESCRIPTOR, {}, {})
+PROMETHEUS = parse(
+    "io/prometheus/client/metrics.proto",
+    "io.prometheus.client",
+    METRICS,
+    {},
+    {"MetricType": METRIC_TYPES},
+)
+EVERYTHING = (*FILES, DESCRIPTORS, PROMETHEUS)
 
 
 @cache
 def message(full_name: str) -> tuple[Field, ...]:
     """The fields of a message by its full name; raises `KeyError`."""
-    for file in (*FILES, DESCRIPTORS):
+    for file in EVERYTHING:
         package = f"{file.package}."
         if full_name.startswith(package) and full_name[len(package) :] in file.messages:
             return file.messages[full_name[len(package) :]]
@@ -383,7 +428,7 @@ def message(full_name: str) -> tuple[Field, ...]:
 @cache
 def enum_values(full_name: str) -> tuple[str, ...] | None:
     """The names of an enum's values by number, or None for what is no enum."""
-    for file in FILES:
+    for file in EVERYTHING:
         package = f"{file.package}."
         if full_name.startswith(package) and full_name[len(package) :] in file.enums:
             return file.enums[full_name[len(package) :]]
