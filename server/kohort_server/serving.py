@@ -28,6 +28,7 @@ from kohort_server.front.routes import Routes
 from kohort_server.front.served import ServedModel, Serving
 from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
+from kohort_server.tracing import tracing
 from kohort_server.workers import (
     FirstProcess,
     Place,
@@ -76,6 +77,7 @@ async def serve(options: Options) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     served = ServedModel(options.name, options.revision)
+    served.tracing = tracing(options.name, options.revision)
     services = Services(served)
     front = Front(
         Routes(served, options.debug), HttpLimits(body=options.max_body), services.methods()
@@ -132,6 +134,8 @@ async def serve(options: Options) -> int:
     front.close()
     await until(lambda: not front.connections, LONGEST_CLOSE)
     sweeper.cancel()
+    if served.tracing is not None:
+        served.tracing.close()
     return 1 if lost.is_set() else 0
 
 
