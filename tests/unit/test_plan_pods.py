@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from kohort.api.spec import Spec
 from kohort.api.status import CohortPhase, Phase, Status
 from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import EnsureDeployment, RemoveDeployment
@@ -208,3 +211,21 @@ def test_a_revision_is_named_by_what_decides_an_answer() -> None:
     assert revision_name(NAME, model(1)) == revision_name(NAME, model(1, replicas=7, paused=True))
     assert revision_name(NAME, model(1)) != revision_name(NAME, model(1, template={"metadata": {}}))
     assert revision_name(NAME, model(1)) != revision_name(NAME, model(2))
+
+
+def test_a_default_that_is_written_out_makes_no_other_revision() -> None:
+    def name(**written: object) -> str:
+        return revision_name(
+            NAME, msgspec.convert({"model": {"uri": "file:///m"}, **written}, Spec)
+        )
+
+    engine = {"type": "ONNXRuntime", "precision": "FP32"}
+    gpu = {
+        "count": 1,
+        "resource": "/".join(("nvidia.com", "gpu")),
+        "products": [],
+        "claimTemplate": "",
+    }
+    assert name(engine=engine) == name()
+    assert name(gpu={}) == name(gpu=gpu) == name(gpu={"capacity": "Swap"}) != name()
+    assert name(gpu={"resource": "nvidia.com/mig-1g.10gb"}) != name(gpu={})

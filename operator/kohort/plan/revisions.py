@@ -18,18 +18,28 @@ def revision_data(spec: Spec) -> dict[str, Any]:
     """What decides an answer: the content of a revision. Defaults are left out, so that a field that
     a later version adds makes no new revision."""
     data: dict[str, Any] = {
-        "model": msgspec.to_builtins(spec.model),
-        "engine": msgspec.to_builtins(spec.engine),
-        "gpu": _gpu(spec),
+        "model": _said(spec.model),
+        "engine": _said(spec.engine),
+        # Where GPUs come from during a rollout decides no answer.
+        "gpu": spec.gpu and {k: v for k, v in _said(spec.gpu).items() if k != "capacity"},
         "template": spec.template,
     }
     return data
 
 
-def _gpu(spec: Spec) -> dict[str, Any] | None:
-    """The GPUs of a pod; where they come from during a rollout decides no answer."""
-    found: dict[str, Any] | None = msgspec.to_builtins(spec.gpu)
-    return found and {key: value for key, value in found.items() if key != "capacity"}
+def _said(node: msgspec.Struct) -> dict[str, Any]:
+    """A node as YAML has it, without what would be so anyway.
+
+    msgspec's own omission compares objects, not values: a string that was read is never the default.
+    """
+    told: dict[str, Any] = {}
+    for field in structs.fields(node):
+        value = getattr(node, field.name)
+        made = field.default_factory
+        if value != (field.default if made is msgspec.NODEFAULT else made()):
+            nested = isinstance(value, msgspec.Struct)
+            told[field.encode_name] = _said(value) if nested else msgspec.to_builtins(value)
+    return told
 
 
 def revision_name(name: str, spec: Spec) -> str:
