@@ -33,34 +33,37 @@ LOADS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10_000), min_s
 def test_a_weight_of_an_unknown_share_needs_its_share_of_the_pods_rounded_up(
     replicas: int, weight: int, pods: int
 ) -> None:
-    assert pods_needed(replicas, [Part(None, weight)]) == pods
-    assert pods_needed(replicas, [Part(100, weight)]) == pods
+    assert pods_needed(replicas, [Part(None, weight)], None) == pods
+    assert pods_needed(replicas, [Part(100, weight)], 100) == pods
 
 
 @pytest.mark.parametrize(
-    ("parts", "pods"),
+    ("parts", "whole", "pods"),
     [
-        ([Part(2, 100)], 2),  # 2% of the requests, of which each may cost double
-        ([Part(2, 100), Part(98, 5)], 6),
-        ([Part(2, 100), Part(None, 5)], 40),
-        ([Part(10, 50), Part(90, 50)], 20),
+        ([Part(2, 100)], 100, 2),  # 2% of the requests, of which each may cost double
+        ([Part(2, 100), Part(98, 5)], 100, 6),
+        ([Part(2, 100), Part(98, 5)], 120, 6),  # shares that have grown, each at its own time
+        ([Part(2, 100), Part(None, 5)], None, 40),
+        ([Part(10, 50), Part(90, 50)], 100, 20),
+        ([Part(2, 100)], 4, 40),  # half of the requests since the cohort with the others has gone
     ],
 )
 def test_known_shares_need_fewer_pods_than_the_greatest_weight(
-    parts: list[Part], pods: int
+    parts: list[Part], whole: int | None, pods: int
 ) -> None:
-    assert pods_needed(40, parts) == pods
+    assert pods_needed(40, parts, whole) == pods
 
 
 @given(REPLICAS, PARTS)
 def test_pods_are_enough_for_the_clients_and_no_more_than_the_greatest_weight_needs(
     replicas: int, parts: list[Part]
 ) -> None:
-    pods = pods_needed(replicas, parts)
+    whole = sum(p.share or 0 for p in parts) if all(p.share for p in parts) else None
+    pods = pods_needed(replicas, parts, whole)
     bound = max(1, math.ceil(Fraction(replicas * max(p.weight for p in parts), 100)))
     assert 1 <= pods <= bound
-    if all(p.share is not None for p in parts):
-        load = sum(Fraction((p.share or 0) * p.weight, 10_000) for p in parts)
+    if whole is not None:
+        load = sum(Fraction((p.share or 0) * p.weight, 100 * min(100, whole)) for p in parts)
         assert pods >= min(bound, replicas * load * HEADROOM)
     else:
         assert pods == bound
@@ -78,7 +81,8 @@ def test_more_clients_or_replicas_never_need_fewer_pods(
         for p in parts
     ]
     more = replicas + data.draw(st.integers(0, 10))
-    assert pods_needed(more, raised) >= pods_needed(replicas, parts)
+    whole = 100 if all(p.share for p in parts) else None
+    assert pods_needed(more, raised, whole) >= pods_needed(replicas, parts, whole)
 
 
 @given(REPLICAS, LOADS)

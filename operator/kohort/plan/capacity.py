@@ -79,7 +79,8 @@ def needed_pods(
         return replicas
     canary = weight if revision == cohort.canary else 100 - weight
     if not context.swaps:
-        return pods_needed(replicas, _parts(status, {cohort.name: canary})[revision])
+        parts = _parts(status, {cohort.name: canary})[revision]
+        return pods_needed(replicas, parts, _whole(status))
     now, then = _loads(status, {}), _loads(status, {cohort.name: canary})
     others = sum(1 for name, load in now.items() if load and name != revision)
     return carried_by(replicas, then[revision], sum(then.values()), others)
@@ -177,7 +178,7 @@ def _surging(context: Context, status: Status) -> dict[str, int]:
     replicas, parts = context.spec.replicas, _parts(status, highest)
     canaries = {c.canary for c in status.cohorts if c.canary}
     stable = {c.stable for c in status.cohorts if c.stable}
-    wanted = {name: pods_needed(replicas, parts[name]) for name in canaries}
+    wanted = {name: pods_needed(replicas, parts[name], _whole(status)) for name in canaries}
     return wanted | dict.fromkeys(stable, replicas)
 
 
@@ -212,12 +213,17 @@ def _parts(status: Status, weights: Mapping[str, int]) -> dict[str, list[Part]]:
 
 def _loads(status: Status, weights: Mapping[str, int]) -> dict[str, int]:
     """The load of each revision, in percent of percents; cohorts count alike until all are measured."""
-    parts = _parts(status, weights)
-    known = all(part.share is not None for each in parts.values() for part in each)
+    parts, known = _parts(status, weights), _whole(status) is not None
     return {
         revision: sum((part.share or 0 if known else 1) * part.weight for part in each)
         for revision, each in parts.items()
     }
+
+
+def _whole(status: Status) -> int | None:
+    """The shares of all cohorts together, in percent; None while one is not known."""
+    shares = [c.share for c in status.cohorts if c.share is not None]
+    return sum(shares) if len(shares) == len(status.cohorts) else None
 
 
 def _grown(known: int | None, measured: float | None) -> int | None:

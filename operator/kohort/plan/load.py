@@ -24,16 +24,18 @@ class Part:
     weight: int
 
 
-def pods_needed(replicas: int, parts: Sequence[Part]) -> int:
+def pods_needed(replicas: int, parts: Sequence[Part], whole: int | None) -> int:
     """Pods for these clients, of a revision that would have ``replicas`` for all: at least one.
 
-    The greatest weight is enough for all parts together, whatever the cohorts' shares and whatever
-    their requests cost; where all shares are known, less may do.
+    ``whole``: the shares of all cohorts together, None while one is not known. The greatest weight is
+    enough for all parts together, whatever the cohorts' shares and whatever their requests cost; where
+    all shares are known, less may do. They are less than a hundred together when a cohort has gone
+    since they were measured: then those that are left carry its clients.
     """
     enough = _ceiling(replicas * max((p.weight for p in parts), default=0), 100)
-    known = [p.share * p.weight for p in parts if p.share is not None]
-    if len(known) == len(parts):
-        enough = min(enough, _ceiling(replicas * HEADROOM * sum(known), 10_000))
+    if whole:
+        carried = sum((p.share or 0) * p.weight for p in parts)
+        enough = min(enough, _ceiling(replicas * HEADROOM * carried, 100 * min(100, whole)))
     return max(1, enough)
 
 
