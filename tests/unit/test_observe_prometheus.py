@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kohort.analysis.reading import Count
@@ -129,6 +129,15 @@ events = st.lists(
 
 
 @given(events)
+@example(
+    [
+        ("restart", "b"),
+        ("count", "b", "r1", "200/-/-/5/2"),
+        ("restart", "b"),
+        ("lag",),
+        ("count", "b", "r1", "200/-/-/5/2"),
+    ]
+)
 def test_arms_gain_what_was_counted_however_often_anybody_looks_restarts_or_lags(
     happened: list[tuple[object, ...]],
 ) -> None:

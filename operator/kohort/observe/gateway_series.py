@@ -139,12 +139,17 @@ class _Entry:
 _NEVER = Heard(0.0, 0.0)
 
 
+def _started_between(last: Heard, now: Heard) -> bool:
+    """Whether a gateway has started since it was last heard: it has run for less than that time."""
+    return now.uptime < last.uptime or (last.uptime >= 1 and now.uptime <= now.at - last.at)
+
+
 class ArmLedger:
     """Sums up arms over gateways, series by series, in memory.
 
-    Who scrapes gateways calls one start of a gateway like another. Where it has run for a shorter time than
-    before, or a series fell, they count from nought; their sum need not fall. An operator that starts
-    anew counts on from what it reads first.
+    Who scrapes gateways calls one start of a gateway like another. Where it has started since, or a series
+    fell, they count from nought; their sum need not fall. An operator that starts anew counts on from what
+    it reads first.
     """
 
     def __init__(self) -> None:
@@ -171,7 +176,7 @@ class ArmLedger:
                 continue
             cells = found.get(process, {})
             before = entry.known.get(process, {} if entry.complete else cells)
-            if now.uptime < last.uptime:
+            if _started_between(last, now):
                 before = {}
                 entry.starts[process] += 1
             fresh[f"{process}/{entry.starts[process]}"] = cells
