@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec.yaml
 
-from kohort_local.helm import Helm, HelmError, Values
+from kohort_local.helm import Helm, Values
 from kohort_local.kubectl import Kubectl, KubectlError, program
 
 NAMESPACE = "kohort-system"
@@ -152,10 +152,6 @@ def register(subparsers: Any) -> None:
 def _print_manifests(given: argparse.Namespace) -> int:
     helm = Helm(lambda line: print(line, file=sys.stderr))
     values = msgspec.yaml.decode(given.values.read_bytes()) if given.values else {}
-    try:
-        objects = [namespace(given.namespace), *helm.render(given.namespace, values)]
-    except HelmError as error:
-        print(f"kohort-local: {error}", file=sys.stderr)
-        return 1
+    objects = [namespace(given.namespace), *helm.render(given.namespace, values)]
     print("---\n".join(msgspec.yaml.encode(found).decode() for found in objects), end="")
     return 0

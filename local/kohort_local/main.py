@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kohort_local.cluster import Cluster, ClusterError, Image
+from kohort_local.helm import HelmError
+from kohort_local.kubectl import KubectlError
 from kohort_local.places import state_directory
 from kohort_local.tools import BuildError
 
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         return int(given.run(given) or 0)
-    except (ClusterError, BuildError) as error:
+    except (BuildError, ClusterError, HelmError, KubectlError) as error:
         print(f"kohort-local: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

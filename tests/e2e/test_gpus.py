@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kohort_local.cluster import Cluster
+from tests.e2e.test_people import carried_out
 from tests.e2e.world import Model, in_thread, nobody_noticed, until
 
 
@@ -132,6 +133,10 @@ async def test_a_swap_rolls_out_without_a_spare_gpu_and_no_client_notices(
         model.apply("v2", **spec)
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"), 180)
         await in_thread("all 3 pods are v2's", lambda: model.condition("Ready")["status"] == "True")
+        await in_thread("v1's have gone", lambda: len(model.pods()) == 3)
+        before = set(model.pods())
+        await carried_out(model, "restart")
+        await in_thread("all pods are new", lambda: model.pods() and not before & set(model.pods()))
     nobody_noticed(traffic.account)
     ready = {r["uri"]: r.get("readyReplicas", 0) for r in model.status["revisions"]}
     assert ready[f"file://{model.versions['v2']}"] == 3

@@ -109,9 +109,11 @@ def test_a_deployment_comes_from_its_record_whatever_the_operator_would_make_tod
     assert recorded["data"]["image"] == "image:1"
 
 
-def test_a_rollout_of_pods_never_has_fewer_than_wanted() -> None:
+def test_a_rollout_of_pods_never_has_fewer_than_wanted_if_there_is_room_for_more() -> None:
     strategy = deployment(OWNER, "burger-1", Scale(4), {}, 1)["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "25%"}
+    strategy = deployment(OWNER, "burger-1", Scale(4, spare=False), {}, 1)["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": "25%", "maxSurge": 0}
 
 
 def test_everything_goes_with_the_model_that_it_belongs_to() -> None:

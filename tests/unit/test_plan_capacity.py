@@ -10,6 +10,7 @@ from msgspec import structs
 from kohort.api.cohorts import Mirror
 from kohort.api.spec import GPU, GPUCapacity, Spec
 from kohort.api.status import CohortPhase, Phase
+from kohort.plan.outcome import EnsureDeployment
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
 from tests.unit.plan_simulation import NAME, START, Cluster, Cohort, Step, model, serving
@@ -229,6 +230,17 @@ def test_a_swap_needs_no_spare_gpu_and_never_leaves_an_arm_without_its_pods(repl
     cluster.tick()
     assert (cluster.pods[v2].wanted, cluster.pods[v2].ready) == (replicas, replicas)
     assert cluster.phase() is Phase.HEALTHY
+
+
+def test_without_spare_gpus_pods_are_replaced_by_taking_some_away_but_never_the_only_one() -> None:
+    for replicas, spare in ((4, False), (1, True)):
+        cluster = serving(swap(1, replicas, Step(weight=100)))
+        (kept,) = cluster.decide().actions
+        assert isinstance(kept, EnsureDeployment)
+        assert kept.spare is spare
+    (kept,) = serving(model(1)).decide().actions
+    assert isinstance(kept, EnsureDeployment)
+    assert kept.spare
 
 
 def test_the_weight_of_a_swap_follows_the_pods_and_its_clients_are_watched_on_the_way() -> None:

@@ -58,10 +58,12 @@ def record(owner: Owner, revision: str, number: int, spec: Spec, data: Json, ima
 
 @dataclass(frozen=True)
 class Scale:
-    """What of a revision's Deployment changes: its replicas, and when fresh pods were last wanted."""
+    """What of a revision's Deployment changes: its replicas, when fresh pods were last wanted, and whether
+    there is room for those beside the ones that they replace."""
 
     replicas: int
     restarted_at: str = ""
+    spare: bool = True
 
 
 def deployment(owner: Owner, revision: str, scale: Scale, template: Json, generation: int) -> Json:
@@ -90,6 +92,7 @@ def applied_annotation(owner: Owner, revision: str, scale: Scale, generation: in
 def _deployment(owner: Owner, revision: str, scale: Scale) -> Json:
     # A template without the annotation stays as it was, so that pods of a former version stay too.
     again = {"metadata": {"annotations": {ANNOTATION_RESTARTED: scale.restarted_at}}}
+    few = "25%"
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -100,7 +103,10 @@ def _deployment(owner: Owner, revision: str, scale: Scale) -> Json:
             "selector": {"matchLabels": selector(owner, revision)},
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
+                "rollingUpdate": {
+                    "maxUnavailable": 0 if scale.spare else few,
+                    "maxSurge": few if scale.spare else 0,
+                },
             },
             "template": again if scale.restarted_at else {},
         },

@@ -20,12 +20,14 @@ class RecordRevision:
 class EnsureDeployment:
     """Have this many pods of a revision (server-side apply; the template comes from its record).
 
-    ``restarted_at``: when fresh pods were last wanted; empty: never.
+    ``restarted_at``: when fresh pods were last wanted; empty: never. ``spare``: whether there is room for
+    the fresh ones beside those that they replace.
     """
 
     revision: str
     replicas: int
     restarted_at: str = ""
+    spare: bool = True
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ def _actions(context: Context, status: Status) -> Iterator[Action]:
     wanted = capacity.wanted_pods(context, status)
     for revision in status.revisions:
         if revision.name in wanted and revision.name in world.recorded:
-            yield EnsureDeployment(revision.name, revision.replicas, status.restarted_at or "")
+            spare = not context.swaps or revision.replicas == 1
+            restarted_at = status.restarted_at or ""
+            yield EnsureDeployment(revision.name, revision.replicas, restarted_at, spare)
     for revision in status.revisions:
         if revision.name in world.capacity and capacity.may_go(context, status, revision):
             yield RemoveDeployment(revision.name)

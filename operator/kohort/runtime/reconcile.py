@@ -277,7 +277,7 @@ class Reconciler:
             answer = await self._writer.ensure_deployment(
                 model.owner,
                 action.revision,
-                Scale(action.replicas, action.restarted_at),
+                Scale(action.replicas, action.restarted_at, action.spare),
                 known,
             )
         except ApiError as error:
