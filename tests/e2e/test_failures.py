@@ -58,7 +58,9 @@ async def test_a_rollout_ends_the_same_however_often_the_operator_is_killed(
     revisions = installation.kubectl.get(
         "controllerrevisions", "-l", f"kohort.dev/model={model.name}"
     )
-    applied = 1 + min(rollout, len(ends))  # v1, and as many of the others as the kills left time for
+    applied = 1 + min(
+        rollout, len(ends)
+    )  # v1, and as many of the others as the kills left time for
     assert len(revisions["items"]) == applied, "a restart made a revision of its own"
 
 

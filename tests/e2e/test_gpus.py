@@ -136,7 +136,12 @@ async def test_a_swap_rolls_out_without_a_spare_gpu_and_no_client_notices(
         await in_thread("v1's have gone", lambda: len(model.pods()) == 3)
         before = set(model.pods())
         await carried_out(model, "restart")
-        await in_thread("all pods are new", lambda: model.pods() and not before & set(model.pods()))
+        await in_thread("all pods are new", lambda: not before & set(model.pods()))
+        await in_thread("all are ready", lambda: ready_of(model, "v2") == 3)
     nobody_noticed(traffic.account)
-    ready = {r["uri"]: r.get("readyReplicas", 0) for r in model.status["revisions"]}
-    assert ready[f"file://{model.versions['v2']}"] == 3
+
+
+def ready_of(model: Model, version: str) -> int:
+    """How many pods of a version are ready."""
+    ready = {r["uri"]: int(r.get("readyReplicas", 0)) for r in model.status["revisions"]}
+    return ready.get(f"file://{model.versions[version]}", 0)
