@@ -16,7 +16,12 @@ demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
 
 test: lint ## Everything that proves it: lint, types, layers, unit, component and end-to-end tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@# The others wait for processes most of the time: the unit tests take what they leave, and come last.
+	@echo "unit tests run beside the others, and are printed after them"
+	@nice $(BIN)/python -m pytest tests/unit > $(VENV)/unit.log 2>&1 & unit=$$!; \
+	  trap "kill $$unit 2> /dev/null || true" EXIT; \
+	  failed=0; $(BIN)/python -m pytest tests/component tests/e2e $(ARGS) || failed=$$?; \
+	  wait $$unit || failed=$$?; cat $(VENV)/unit.log; exit $$failed
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .
