@@ -83,6 +83,59 @@ MIRROR_COUNTERS_PATH = "/stats/mirror"
 METRIC_MIRRORED = "kohort_gateway_mirrored_requests_total"
 
 
+# Where a model server tells those inside the cluster, before it is ready too, how far its start is.
+START_PATH = f"/{PROTOCOL_SEGMENT}/.well-known/kohort/start"
+
+
+class Stage(StrEnum):
+    """What a model server is doing that may take long, before it is ready."""
+
+    DOWNLOADING = "Downloading"  # the model
+    COMPILING = "Compiling"  # engines: it builds, measures and compares them
+
+
+@dataclass(frozen=True)
+class TriedEngine:
+    """An engine that a server has tried: what it is, whether its answers are right, how fast they come.
+
+    ``parity``: Same or Differs, as its answers are the model's own or not; empty where it never ran.
+    ``max_error``: of the outputs' values, as the comparison bounds it. ``micros``: a run of the smallest
+    batch. ``best_rows``: the largest useful batch; ``rows_per_second`` with it. ``size``: bytes of what is
+    built. ``build_millis``: 0 where it was found built. ``problem``: why it cannot be taken.
+    """
+
+    engine: str
+    version: str
+    precision: str
+    parity: str = ""
+    max_error: float = 0.0
+    micros: int = 0
+    best_rows: int = 0
+    rows_per_second: int = 0
+    size: int = 0
+    build_millis: int = 0
+    problem: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """How far a server's start is, and what it has found out about engines.
+
+    ``stage``: of ``Stage``; empty while nothing takes long, and once it is ready. ``detail``: what of it.
+    ``seconds_left``: as the pace so far lets expect, if that says anything. ``engines``, ``choice`` (why
+    that one) and ``machine``: once an engine is taken that was built.
+    """
+
+    stage: str = ""
+    detail: str = ""
+    percent: int = 0
+    seconds_left: float | None = None
+    engines: tuple[TriedEngine, ...] = ()
+    choice: str = ""
+    machine: str = ""
+
+
 class Outcome(StrEnum):
     """How two answers to one mirrored request compare. Close: other values of no account."""
 

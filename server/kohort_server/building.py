@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from kohort.contract import FailureReason
+from kohort.contract import FailureReason, Stage
 from kohort_server.batch.calibration import WarmUpError, calibrate, workable_extent
 from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, Kind
@@ -26,57 +26,13 @@ from kohort_server.model.hardware import machine
 from kohort_server.model.origin import Origin, origin_of
 from kohort_server.model.source import digest_of
 from kohort_server.model.torch_export import convert
+from kohort_server.progress import Progress
+from kohort_server.selection import Candidate, Selection, fastest, why_chosen
 
 SMALL_BATCHES = (1, 3, 8)
-# Another engine than the first must be faster by this share: what is measured differs from run to run.
-USEFUL_GAIN = 0.05
 TABLE = "engines.json"
 
 log = logging.getLogger(__name__)
-
-
-class Candidate(msgspec.Struct, frozen=True, rename="camel"):
-    """One engine that was tried: what it is, whether its answers are right, and how fast they come."""
-
-    engine: str
-    version: str
-    precision: str  # asked for
-    effective_precision: str = ""  # that it really works in
-    build_seconds: float = 0.0  # 0.0 where it was found in the cache
-    batch_seconds: dict[str, float] = msgspec.field(default_factory=dict)  # rows, seconds per run
-    max_rows: int = 0  # the largest useful batch
-    rows_per_second: float = 0.0  # at that batch
-    parity: Report | None = None
-    problem: str = ""  # why it cannot be taken
-
-    @property
-    def name(self) -> str:
-        """The engine in words."""
-        return f"{self.engine} {self.version} {self.effective_precision or self.precision}"
-
-
-class Selection(msgspec.Struct, frozen=True, rename="camel"):
-    """What was tried for a model on a machine, and which one is taken; None where none passed."""
-
-    model: str  # digest of the ONNX model
-    machine: str
-    threads: int
-    candidates: list[Candidate]
-    chosen: int | None
-
-    def taken(self) -> Candidate:
-        """The candidate that is taken; raises `StartFailure` with why each cannot be."""
-        if self.chosen is not None:
-            return self.candidates[self.chosen]
-        unequal = [one for one in self.candidates if one.parity and not one.parity.passed]
-        told = "; ".join(f"{one.name}: {one.problem}" for one in unequal or self.candidates)
-        if unequal:
-            raise StartFailure(
-                FailureReason.PARITY_FAILED,
-                f"no engine gives the model's own answers: {told}; use --engine ONNXRuntime or a higher "
-                "precision",
-            )
-        raise StartFailure(FailureReason.BUILD_FAILED, f"no engine can be built: {told}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +55,18 @@ class Built:
     engine: Engine
 
 
-def obtain(path: Path, request: Request, cache: Cache) -> Built:
+def obtain(path: Path, request: Request, cache: Cache, progress: Progress | None = None) -> Built:
     """The engine for a model's file; found in the cache where it was built and proven before.
+
+    `progress` hears how far it is.
 
     Raises `StartFailure`: ModelInvalid, EngineUnavailable, BuildFailed, ParityFailed, WarmupFailed,
     CacheUnusable.
     """
-    model = onnx_of(path, cache)
     wanted = candidates(request)
+    work = Work(progress or Progress(), 2 + len(wanted) * len(Work.OF_EACH))
+    work.begins(f"reading {path.name}")
+    model = onnx_of(path, cache)
     # What was found is true of these engines, samples, thresholds and threads.
     asked = [
         [[kind.name, kind.version, precision] for kind, precision in wanted],
@@ -115,10 +75,10 @@ def obtain(path: Path, request: Request, cache: Cache) -> Built:
         request.threads,
     ]
     recipe = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
-    key = Key(model.digest, "selection", "1", request.precision, machine(), recipe)
+    key = Key(model.digest, "selection", "2", request.precision, machine(), recipe)
 
     def select(target: Path) -> Sequence[str]:
-        found = choose(model, wanted, request, cache)
+        found = choose(model, wanted, request, cache, work)
         found.taken()
         (target / TABLE).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
         return (TABLE,)
@@ -212,36 +172,78 @@ def proof_of(model: CheckedModel, request: Request) -> Proof:
     return Proof(reference, golden, sizes, request.thresholds)
 
 
+class Work:
+    """Tells of the steps that an engine takes, one after the other; each counts alike."""
+
+    OF_EACH = ("building {}", "measuring {}", "comparing the answers of {}")  # candidate
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress = progress
+        self._steps = steps
+        self._begun = 0
+
+    def begins(self, detail: str) -> None:
+        """The next step begins, and the former one is over."""
+        self._begun = min(self._begun + 1, self._steps)
+        self._progress.at(Stage.COMPILING, (self._begun - 1) / self._steps, detail)
+
+    def skips_to(self, steps: int) -> None:
+        """So many steps are over, whether they were taken or not."""
+        self._begun = steps
+
+    def within(self, share: float, detail: str) -> None:
+        """This share of the step that has begun is done."""
+        self._progress.at(Stage.COMPILING, (self._begun - 1 + share) / self._steps, detail)
+
+
 def choose(
-    model: CheckedModel, wanted: Sequence[tuple[Kind, str]], request: Request, cache: Cache
+    model: CheckedModel,
+    wanted: Sequence[tuple[Kind, str]],
+    request: Request,
+    cache: Cache,
+    work: Work,
 ) -> Selection:
     """Build, prove and measure every candidate, and take the fastest that passes."""
+    work.begins("running the model as it is")
     proof = proof_of(model, request)
     tried = []
-    for kind, precision in wanted:
+    for number, (kind, precision) in enumerate(wanted):
+        work.skips_to(2 + number * len(Work.OF_EACH))
         try:
-            tried.append(attempt(model, kind, precision, proof, request.threads, cache))
+            tried.append(attempt(model, kind, precision, proof, request.threads, cache, work))
         except StartFailure as failed:
             if len(wanted) == 1 or failed.failure.reason is FailureReason.CACHE_UNUSABLE:
                 raise
             problem = Candidate(kind.name, kind.version or "", precision, problem=str(failed))
             tried.append(problem)
-    return Selection(model.digest, machine(), request.threads, tried, fastest(tried))
+    chosen = fastest(tried)
+    why = "" if chosen is None else why_chosen(tried, chosen)
+    return Selection(model.digest, machine(), request.threads, tried, chosen, why)
 
 
 def attempt(
-    model: CheckedModel, kind: Kind, precision: str, proof: Proof, threads: int, cache: Cache
+    model: CheckedModel,
+    kind: Kind,
+    precision: str,
+    proof: Proof,
+    threads: int,
+    cache: Cache,
+    work: Work,
 ) -> Candidate:
     """One candidate, built, measured and compared; raises `StartFailure` where it cannot be."""
     told = Candidate(kind.name, kind.version or "", precision)
-    log.info("building %s", told.name)
+    building, measuring, comparing = (step.format(told.name) for step in Work.OF_EACH)
+    log.info("%s", building)
+    work.begins(building)
     started = time.perf_counter()
     entry = build(model, kind, precision, cache)
     seconds = time.perf_counter() - started if entry.fresh else 0.0
     engine = kind.load(entry.main, precision, threads)
     try:
+        work.begins(measuring)
         curve = calibrate(engine.run, engine.signature, engine.batch).curve
-        report = prove(engine, precision, proof, told.name)
+        work.begins(comparing)
+        report = prove(engine, precision, proof, told.name, work)
     except Exception as error:  # whatever an engine raises
         raise StartFailure(
             FailureReason.BUILD_FAILED, f"{told.name} builds but does not run: {one_line(error)}"
@@ -253,18 +255,21 @@ def attempt(
         batch_seconds={str(rows): taken for rows, taken in curve.seconds.items()},
         max_rows=curve.max_rows,
         rows_per_second=1 / curve.seconds_per_row,
+        size=entry.size,
         parity=report,
         problem=str(report.failures[0]) if report.failures else "",
     )
 
 
-def prove(engine: Engine, precision: str, proof: Proof, name: str) -> Report:
+def prove(engine: Engine, precision: str, proof: Proof, name: str, work: Work) -> Report:
     """Whether an engine that was asked for in a precision gives the reference's answers."""
     # What was asked for counts, not what the engine does: it may be lower. A model may be lower itself.
     halves = any(spec.datatype == "FP16" for spec in proof.reference.signature.outputs)
     usual = DEFAULTS["FP16" if halves and precision == FULL_PRECISION else precision]
     comparison = Comparison(proof.thresholds or usual)
-    for samples, inputs in proof.golden.batches(proof.sizes):
+    batches = proof.golden.count(proof.sizes)
+    for number, (samples, inputs) in enumerate(proof.golden.batches(proof.sizes)):
+        work.within(number / batches, Work.OF_EACH[-1].format(name))
         comparison.add(proof.reference.run(inputs), engine.run(inputs), samples)
     comparison.finish()
     return Report(
@@ -278,19 +283,6 @@ def prove(engine: Engine, precision: str, proof: Proof, name: str) -> Report:
         outputs=comparison.outputs,
         failures=comparison.failures,
     )
-
-
-def fastest(tried: Sequence[Candidate]) -> int | None:
-    """The number of the candidate to take: the first that is right, or one that is faster by enough."""
-    chosen: int | None = None
-    for number, one in enumerate(tried):
-        if one.parity is None or not one.parity.passed:
-            continue
-        if chosen is None or one.rows_per_second > tried[chosen].rows_per_second * (
-            1 + USEFUL_GAIN
-        ):
-            chosen = number
-    return chosen
 
 
 def export(built: Built, target: Path) -> None:
@@ -310,6 +302,14 @@ def export(built: Built, target: Path) -> None:
             f"cannot write to {target}: {error.strerror or error}; give --output a writable directory "
             "with room for the engine",
         ) from error
+
+
+def exported_selection(directory: Path) -> Selection | None:
+    """The table in a directory that `export` wrote; None where it is not there, or of another version."""
+    try:
+        return msgspec.json.decode((directory / TABLE).read_bytes(), type=Selection)
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
+        return None
 
 
 def load_exported(directory: Path, threads: int) -> Engine:

@@ -16,7 +16,7 @@ import uvloop
 from kohort.contract import PORT_SERVER
 from kohort_server import conformance
 from kohort_server.batch.calibration import Curve
-from kohort_server.building import Request, Selection, export, obtain
+from kohort_server.building import Request, export, obtain
 from kohort_server.engine.cpu import cgroup_quota, usable_cpus
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, PRECISIONS
 from kohort_server.errors import StartFailure
@@ -24,6 +24,7 @@ from kohort_server.loading import load
 from kohort_server.logs import FORMATS, start_logging
 from kohort_server.model.engine_cache import MANIFEST, Cache
 from kohort_server.model.source import fetch
+from kohort_server.selection import selection_table
 from kohort_server.serving import Options, serve
 from kohort_server.units import parse_duration, parse_size
 from kohort_server.workers import parse_place
@@ -190,27 +191,4 @@ def curve_table(curve: Curve) -> str:
         lines.append(
             f"{rows:6} {micros:12,.0f} {micros / rows:12,.1f} {rows / seconds:12,.0f}{chosen}"
         )
-    return "\n".join(lines) + "\n"
-
-
-def selection_table(selection: Selection) -> str:
-    """The engines that were tried, and which is chosen."""
-    lines = [
-        f"{'engine':<24} {'precision':<10} {'parity':<8} {'max error':>9} {'µs at 1':>9} {'rows per s':>11} "
-        f"{'build s':>8}"
-    ]
-    for number, one in enumerate(selection.candidates):
-        engine = f"{one.engine:<24} {one.effective_precision or one.precision:<10}"
-        if one.parity is None:
-            lines.append(f"{engine} {one.problem}")
-            continue
-        error = max((told.max_error for told in one.parity.outputs.values()), default=0.0)
-        first = next(iter(one.batch_seconds.values())) * 1e6
-        lines.append(
-            f"{engine} {'same' if one.parity.passed else 'differs':<8} {error:9.1e} {first:9,.0f} "
-            f"{one.rows_per_second:11,.0f} {one.build_seconds:8.2f}"
-            f"{'  ← chosen' if number == selection.chosen else ''}"
-        )
-        if one.problem:
-            lines.append(f"  {one.problem}")
     return "\n".join(lines) + "\n"

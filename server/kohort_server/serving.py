@@ -28,6 +28,7 @@ from kohort_server.front.routes import Routes
 from kohort_server.front.served import ServedModel, Serving
 from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
+from kohort_server.progress import Progress
 from kohort_server.tracing import tracing
 from kohort_server.workers import (
     FirstProcess,
@@ -89,9 +90,10 @@ async def serve(options: Options) -> int:
         listener = await listen(backlog=BACKLOG, reuse_port=shared)
         log.info("listening on %s:%d, loading %s", options.host, options.port, options.uri)
     sweeper = loop.create_task(front.sweep())
-    loaded = await load_unless_stopped(options, stop)
+    loaded = await load_unless_stopped(options, stop, served.progress)
     if loaded is not None:
         model, size = loaded
+        served.selection = model.selection
         place = options.place or Place(group_name(), 0, size)
         if place.size > 1:
             shared_counts = SharedCounts(place, served.metrics.counts)
@@ -147,21 +149,23 @@ async def either(*events: asyncio.Event) -> None:
         wait.cancel()
 
 
-async def load_unless_stopped(options: Options, stop: asyncio.Event) -> Loaded | None:
+async def load_unless_stopped(
+    options: Options, stop: asyncio.Event, progress: Progress
+) -> Loaded | None:
     """The model, or None when the server is told to stop first."""
-    loaded = in_daemon_thread(lambda: load_and_choose(options))
+    loaded = in_daemon_thread(lambda: load_and_choose(options, progress))
     stopped = asyncio.ensure_future(stop.wait())
     loaded.add_done_callback(lambda _: stopped.cancel())
     await asyncio.wait([stopped])
     return loaded.result() if loaded.done() else None
 
 
-def load_and_choose(options: Options) -> Loaded:
+def load_and_choose(options: Options, progress: Progress) -> Loaded:
     """The model, and how many processes serve it; blocks for as long as it takes."""
 
     def loaded(threads: int) -> WarmModel:
         request = replace(options.engine, threads=threads)
-        return load(options.uri, options.digest, request, options.cache)
+        return load(options.uri, options.digest, request, options.cache, progress)
 
     most = options.engine.threads
     model = loaded(most)

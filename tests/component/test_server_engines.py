@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from kohort.contract import FailureReason, parse_failure
+from kohort.contract import START_PATH, FailureReason, Start, parse_failure
 from kohort_server import building
-from kohort_server.building import Built, Request, Selection, load_exported, obtain
+from kohort_server.building import Built, Request, load_exported, obtain
 from kohort_server.engine import kinds, open_vino
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
 from kohort_server.model.check import CheckedModel
 from kohort_server.model.engine_cache import MANIFEST, Cache
+from kohort_server.selection import Selection
 from tests.component.engine_models import (
     NETWORKS,
     cancelling,
@@ -33,7 +35,15 @@ from tests.component.engine_models import (
     forest,
     transformer,
 )
-from tests.component.server_process import linear_model, save, serving, value
+from tests.component.server_process import (
+    ServerProcess,
+    linear_model,
+    save,
+    serving,
+    start,
+    value,
+    wait_until_ready,
+)
 
 OPENVINO = Request("OpenVINO", "FP32", 1)
 AUTO = Request("Auto", "FP32", 1)
@@ -319,6 +329,56 @@ def test_a_server_builds_proves_and_keeps_the_engine_that_it_is_started_with(
             _, log = server.wait()
         assert log.count("building OpenVINO") == times
         assert "ready: openvino_onnx in FP32" in log
+
+
+SLOW_BUILD = """
+import time
+from kohort_server.engine import open_vino
+build = open_vino.build
+def slowly(*arguments):
+    time.sleep(4)
+    return build(*arguments)
+open_vino.build = slowly
+"""
+
+
+def test_a_server_tells_those_inside_how_far_it_is_and_then_which_engines_it_tried(
+    tmp_path: Path,
+) -> None:
+    path = linear_model(tmp_path / "model.onnx", "batch")
+    options = ("--engine", "Auto", "--cache-dir", str(tmp_path / "cache"))
+    seen: dict[str, int] = {}
+    server = start(path.as_uri(), *options, before=SLOW_BUILD)
+    try:
+        while not (told := ask(server)).engines:
+            if told.stage:
+                seen.setdefault(told.detail, told.percent)
+            time.sleep(0.05)
+        wait_until_ready(server)
+        through_gateway = server.call("GET", START_PATH, headers={"x-kohort-revision": "r1"})
+    finally:
+        server.process.kill()
+        server.process.communicate()
+    building = f"building OpenVINO {kinds.KINDS['OpenVINO'].version} FP32"
+    assert 0 < seen[building] < 100
+    assert list(seen.values()) == sorted(seen.values())
+    assert [one.engine for one in told.engines] == ["ONNXRuntime", "OpenVINO"]
+    assert [one.parity for one in told.engines] == ["Same", "Same"]
+    assert all(one.micros and one.rows_per_second and one.size for one in told.engines)
+    assert told.engines[1].build_millis >= 4000
+    assert sum(one.chosen for one in told.engines) == 1
+    assert told.choice
+    assert through_gateway.status == 404
+
+
+def ask(server: ServerProcess) -> Start:
+    """What a server tells of its start; nothing while it does not listen yet."""
+    try:
+        answer = server.call("GET", START_PATH)
+    except OSError:
+        assert server.process.poll() is None
+        return Start()
+    return msgspec.json.decode(answer.body, type=Start)
 
 
 def failure_of(ended: subprocess.CompletedProcess[str]) -> tuple[FailureReason, str]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from kohort.contract import HEADER_REVISION
+from kohort.contract import HEADER_REVISION, START_PATH
 from kohort_server.batch.call import Result
 from kohort_server.errors import RequestError
 from kohort_server.front import protobuf_metrics
@@ -65,6 +65,7 @@ class Routes:
             "/v2/models/stats": (b"GET", self._statistics),
             "/v2/repository/index": (b"POST", self._index),
             "/metrics": (b"GET", self._inside(self._prometheus)),
+            START_PATH: (b"GET", self._inside(tell(model.started))),
         }
         bare = f"/v2/models/{model.name}"
         for base in (bare, *(f"{bare}/versions/{version}" for version in model.versions)):
@@ -239,7 +240,7 @@ def respond_refusal(exchange: Exchange, error: RequestError) -> None:
     exchange.respond_error(error.status, error.message, error.retry_after)
 
 
-def tell(values: Callable[[], dict[str, Any]]) -> Callable[[Exchange], None]:
+def tell(values: Callable[[], object]) -> Callable[[Exchange], None]:
     """A handler that answers with values as JSON."""
     return lambda exchange: exchange.respond(200, encode_json(values()))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from kohort.contract import HEADER_COHORT
+from kohort.contract import HEADER_COHORT, Start
 from kohort_server.batch.batcher import Batcher
 from kohort_server.datatypes import BYTES
 from kohort_server.engine.interface import Engine, TensorSpec
@@ -17,6 +17,8 @@ from kohort_server.errors import RequestError
 from kohort_server.front.codec import Codec
 from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.metrics import Counts, Exposition, ServerMetrics, together
+from kohort_server.progress import Progress
+from kohort_server.selection import Selection, told
 from kohort_server.tracing import Tracing
 
 COHORT = HEADER_COHORT.encode()
@@ -47,6 +49,8 @@ class ServedModel:
     def __init__(self, name: str, revision: str) -> None:
         self.name = name
         self.revision = revision
+        self.progress = Progress()
+        self.selection: Selection | None = None  # what the engine was chosen from
         self.versions = (revision, VERSION_ALIAS)
         self.metrics = ServerMetrics()
         self.tracing: Tracing | None = None
@@ -66,6 +70,10 @@ class ServedModel:
         self.metrics.observe(headers.get(COHORT, b""), code, received)
         if self.tracing is not None:
             self.tracing.answered(headers, code, received)
+
+    def started(self) -> Start:
+        """How far the start is, and which engines were tried."""
+        return self.progress.told() if self.selection is None else told(self.selection)
 
     @property
     def ready(self) -> bool:

@@ -54,6 +54,10 @@ class Golden:
         for start in range(0, self.samples, sizes[-1]):
             yield self._batch(start, sizes[-1])
 
+    def count(self, sizes: Sequence[int]) -> int:
+        """How many batches `batches` gives."""
+        return len(sizes) - 1 + math.ceil(self.samples / sizes[-1])
+
     def _batch(self, start: int, size: int) -> tuple[list[int], dict[str, NDArray[Any]]]:
         # The last batch is filled up with the first samples: a batch has its size exactly.
         rows = [(start + number) % self.samples for number in range(size)]

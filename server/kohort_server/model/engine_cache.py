@@ -58,6 +58,11 @@ class Entry:
         """The file to load."""
         return self.path / next(iter(self.manifest.files))
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum((self.path / name).stat().st_size for name in self.manifest.files)
+
 
 class Cache:
     """A directory of entries that several processes may share."""

@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -25,8 +25,21 @@ SOCKET_TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
+Received = Callable[[int, int | None], None]
+"""Hears of bytes that have come, and of how many there will be where that is announced."""
 
-def fetch(uri: str, digest: str | None, cache: Path, max_bytes: int = MAX_MODEL_BYTES) -> Path:
+
+def unheard(received: int, announced: int | None) -> None:
+    """Hears nothing."""
+
+
+def fetch(
+    uri: str,
+    digest: str | None,
+    cache: Path,
+    max_bytes: int = MAX_MODEL_BYTES,
+    received: Received = unheard,
+) -> Path:
     """The path of the model's verified file; downloads go to `cache`, files are used in place.
 
     Raises `StartFailure` with ModelNotFound, DownloadFailed, DigestMismatch or ModelInvalid.
@@ -42,7 +55,7 @@ def fetch(uri: str, digest: str | None, cache: Path, max_bytes: int = MAX_MODEL_
         verify_digest(uri, digest, digest_of(path) if digest else None)
         return path
     if scheme in ("http", "https"):
-        return download(uri, digest, cache, max_bytes)
+        return download(uri, digest, cache, max_bytes, received)
     raise StartFailure(
         FailureReason.MODEL_NOT_FOUND,
         f"the model URI {uri!r} has the scheme {scheme!r}; use file://, http:// or https://",
@@ -82,7 +95,7 @@ def verify_digest(uri: str, wanted: str | None, got: str | None) -> None:
         )
 
 
-def download(uri: str, digest: str | None, cache: Path, max_bytes: int) -> Path:
+def download(uri: str, digest: str | None, cache: Path, max_bytes: int, received: Received) -> Path:
     """Stream the model into the cache under its digest; one that is there already is verified."""
     if digest is not None:
         cached = cache / cache_name(digest)
@@ -90,7 +103,7 @@ def download(uri: str, digest: str | None, cache: Path, max_bytes: int) -> Path:
             return cached
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return download_once(uri, digest, cache, max_bytes)
+            return download_once(uri, digest, cache, max_bytes, received)
         except TransientError as error:
             if attempt == ATTEMPTS:
                 raise StartFailure(
@@ -105,14 +118,16 @@ class TransientError(Exception):
     """A download that may succeed when it is tried again."""
 
 
-def download_once(uri: str, digest: str | None, cache: Path, max_bytes: int) -> Path:
+def download_once(
+    uri: str, digest: str | None, cache: Path, max_bytes: int, received: Received
+) -> Path:
     """One attempt: nothing appears under the final name before all of it is verified."""
     hasher = hashlib.sha256()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, prefix="download-") as partial:
             with open_uri(uri) as response:
-                for chunk in checked_chunks(uri, response, max_bytes):
+                for chunk in checked_chunks(uri, response, max_bytes, received):
                     hasher.update(chunk)
                     partial.write(chunk)
             got = f"sha256:{hasher.hexdigest()}"
@@ -158,20 +173,24 @@ def open_uri(uri: str) -> Any:
         ) from error
 
 
-def checked_chunks(uri: str, response: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+def checked_chunks(
+    uri: str, response: BinaryIO, max_bytes: int, received: Received
+) -> Iterator[bytes]:
     """The body in pieces; raises when it is larger than allowed or shorter than announced."""
     announced = response_length(response)
-    received = 0
+    total = 0
+    received(total, announced)
     while chunk := response.read(CHUNK):
-        received += len(chunk)
-        if received > max_bytes:
+        total += len(chunk)
+        received(total, announced)
+        if total > max_bytes:
             raise StartFailure(
                 FailureReason.DOWNLOAD_FAILED,
                 f"{uri}: larger than the limit of {max_bytes} bytes",
             )
         yield chunk
-    if announced is not None and received < announced:
-        raise TransientError(f"the connection ended after {received} of {announced} bytes")
+    if announced is not None and total < announced:
+        raise TransientError(f"the connection ended after {total} of {announced} bytes")
 
 
 def response_length(response: Any) -> int | None:
