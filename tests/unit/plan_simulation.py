@@ -18,7 +18,7 @@ from kohort.analysis.split import split
 from kohort.api.analysis import Metric, MetricName
 from kohort.api.cohorts import Cohort, Step, Until
 from kohort.api.spec import Model, Spec
-from kohort.api.status import CohortStatus, Phase, Status
+from kohort.api.status import CohortStatus, EngineTable, Phase, Status
 from kohort.contract import MIRROR
 from kohort.observe.counters import Cell
 from kohort.observe.gateways import Scrape
@@ -58,6 +58,7 @@ class Pods:
     wanted: int
     ready: int = 0
     problem: Problem | None = None
+    engines: EngineTable | None = None
 
 
 @dataclass
@@ -113,7 +114,7 @@ class Cluster:
         return World(
             recorded=dict(self.records),
             capacity={
-                name: Capacity(p.wanted, p.ready, max(p.wanted, p.ready), p.problem)
+                name: Capacity(p.wanted, p.ready, max(p.wanted, p.ready), p.problem, p.engines)
                 for name, p in self.pods.items()
             },
             gateways=Gateways(

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from kohort.api.cohorts import Mirror
 from kohort.api.spec import GPU, GPUCapacity, Spec
-from kohort.api.status import CohortPhase, Phase
+from kohort.api.status import CohortPhase, EngineStatus, EngineTable, Phase
 from kohort.plan.outcome import EnsureDeployment
 from kohort.plan.revisions import revision_name
 from kohort.plan.world import Problem
@@ -205,6 +205,52 @@ def test_a_first_revision_that_waits_for_a_gpu_says_so() -> None:
     cluster.decide()
     assert cluster.cohort().phase is CohortPhase.WAITING_FOR_GPU
     assert cluster.phase() is Phase.WAITING_FOR_GPU
+
+
+COMPILING = Problem("Compiling", "Compiling 62 %, 3 min left: building OpenVINO")
+TABLE = EngineTable(tried=(EngineStatus(engine="OpenVINO", chosen=True),), choice="the fastest")
+
+
+@pytest.mark.parametrize("reason", ["Compiling", "Downloading"])
+def test_a_first_revision_says_what_its_pods_do_that_takes_long(reason: str) -> None:
+    cluster = Cluster(model(1))
+    cluster.decide()
+    cluster.decide()
+    cluster.pods[cluster.desired].problem = Problem(reason, f"{reason} 62 %, 3 min left")
+    cluster.decide()
+    assert cluster.status.phase is Phase(reason)
+    assert cluster.cohort().phase is CohortPhase(reason)
+    assert f"pods of v1 are ready: {reason} 62 %, 3 min left" in cluster.status.message
+    conditions = {c.type: c for c in cluster.status.conditions}
+    assert conditions["Ready"].reason == reason
+    assert "Stalled" not in conditions
+
+
+def test_what_a_canary_does_that_takes_long_is_told_while_stable_serves() -> None:
+    cluster = serving(model(1))
+    cluster.edit(model(2))
+    cluster.tick()
+    cluster.tick()
+    cluster.pods[cluster.desired].problem = COMPILING
+    cluster.tick()
+    assert (cluster.status.phase, cluster.cohort().phase) == (
+        Phase.COMPILING,
+        CohortPhase.COMPILING,
+    )
+    assert cluster.cohort().message.endswith(COMPILING.message)
+    cluster.pods[cluster.desired].problem = None
+    cluster.until(Cluster.finished)
+    assert cluster.status.phase is Phase.HEALTHY
+
+
+def test_the_engines_that_a_pod_told_of_stay_known_when_nobody_tells_of_them_any_more() -> None:
+    cluster = serving(model(1))
+    cluster.pods[cluster.desired].engines = TABLE
+    cluster.decide()
+    cluster.pods[cluster.desired].engines = None
+    cluster.decide()
+    (revision,) = cluster.status.revisions
+    assert revision.engines == TABLE
 
 
 def swap(version: int, replicas: int = 4, *steps: Step) -> Spec:

@@ -25,6 +25,8 @@ class Phase(StrEnum):
 
     PENDING = "Pending"  # nothing serves yet
     WAITING_FOR_GPU = "WaitingForGPU"  # as Pending or Progressing, for want of a GPU
+    COMPILING = "Compiling"  # as Pending or Progressing, while engines are built and proven
+    DOWNLOADING = "Downloading"  # as Pending or Progressing, while the model is fetched
     PROGRESSING = "Progressing"  # capacity or routes are on their way
     ANALYZING = "Analyzing"  # a canary has clients
     ROLLING_BACK = "RollingBack"  # clients are on their way back from what was rejected or given up
@@ -40,6 +42,8 @@ class CohortPhase(StrEnum):
     WAITING = "Waiting"  # for cohorts in ``after``
     PREPARING = "Preparing"  # the canary's pods become ready; no client has it
     WAITING_FOR_GPU = "WaitingForGPU"  # as Pending or Preparing, for want of a GPU
+    COMPILING = "Compiling"  # as Pending or Preparing, while engines are built and proven
+    DOWNLOADING = "Downloading"  # as Pending or Preparing, while the model is fetched
     ANALYZING = "Analyzing"  # the canary has clients
     PROMOTING = "Promoting"  # the canary gets all clients
     STABLE = "Stable"  # on the revision that the spec asks for
@@ -207,6 +211,58 @@ class CohortStatus(StatusStruct, frozen=True):
     ] = ()
 
 
+class Parity(StrEnum):
+    """Whether an engine gives the model's own answers."""
+
+    SAME = "Same"
+    DIFFERS = "Differs"
+
+
+class EngineStatus(StatusStruct, frozen=True):
+    """An engine that was tried for a revision, as it was measured where a pod started."""
+
+    engine: Annotated[str, Meta(max_length=32, description="The engine.")]
+    version: Annotated[str, Meta(max_length=64, description="Its version.")] = ""
+    precision: Annotated[
+        str, Meta(max_length=32, description="The number format that it really computes in.")
+    ] = ""
+    parity: Annotated[
+        Parity | None,
+        Meta(description="Whether its answers are the model's own; absent where it never ran."),
+    ] = None
+    max_error: Annotated[
+        str,
+        Meta(
+            max_length=16,
+            description="The largest error of a value: of the value or of the output's root mean square.",
+        ),
+    ] = ""
+    latency_micros: Annotated[
+        int, Meta(description="Microseconds of a run of the smallest batch.")
+    ] = 0
+    best_rows: Annotated[int, Meta(description="Rows of the largest batch that is useful.")] = 0
+    rows_per_second: Annotated[int, Meta(description="Rows per second in that batch.")] = 0
+    bytes: Annotated[int, Meta(description="Size of what was built.")] = 0
+    build_millis: Annotated[
+        int, Meta(description="Milliseconds that it took to build; 0 where it was built already.")
+    ] = 0
+    problem: Annotated[str, Meta(max_length=512, description="Why it cannot be taken.")] = ""
+    chosen: Annotated[bool, Meta(description="Whether this one serves.")] = False
+
+
+class EngineTable(StatusStruct, frozen=True):
+    """The engines that were tried for a revision, and which one serves."""
+
+    tried: Annotated[
+        tuple[EngineStatus, ...],
+        Meta(max_length=8, description="In the order in which they were tried."),
+    ] = ()
+    choice: Annotated[str, Meta(max_length=256, description="Why that one serves.")] = ""
+    machine: Annotated[
+        str, Meta(max_length=128, description="The kind of machine that this is true of.")
+    ] = ""
+
+
 class RevisionStatus(StatusStruct, frozen=True):
     """One revision: an immutable snapshot of what decides an answer."""
 
@@ -228,6 +284,10 @@ class RevisionStatus(StatusStruct, frozen=True):
     ] = None
     unused_since: Annotated[
         Time | None, Meta(description="Since when no gateway sends anything here.")
+    ] = None
+    engines: Annotated[
+        EngineTable | None,
+        Meta(description="The engines that a pod tried; absent where none had to be built."),
     ] = None
 
 

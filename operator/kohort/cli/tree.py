@@ -37,6 +37,8 @@ STYLES = {
     "Running": "yellow",
     "Pending": "yellow",
     "WaitingForGPU": "bold yellow",
+    "Compiling": "bold cyan",
+    "Downloading": "cyan",
     "Waiting": "dim",
     "Terminating": "dim",
     "Paused": "bold yellow",
@@ -164,8 +166,8 @@ class Layout:
             (ready, style),
             ("  " + roles if roles else "", "dim"),
         )
-        problem = ": ".join(filter(None, (revision.reason, revision.message)))
-        return _indented(line, [Text(problem, "red")] if problem else [])
+        style = STYLES.get(revision.reason, "red")
+        return _indented(line, [Text(revision.problem, style)] if revision.problem else [])
 
     def pod(self, pod: PodView, view: ModelView, names: int, states: int) -> Text:
         """One pod: name, ready or why not, restarts, age."""

@@ -57,6 +57,13 @@ class RevisionView:
     since: datetime | None
     pods: tuple[PodView, ...]
 
+    @property
+    def problem(self) -> str:
+        """Why pods are not ready: the reason, unless the message begins with it, and the message."""
+        if self.message.startswith(self.reason):
+            return self.message
+        return ": ".join(filter(None, (self.reason, self.message)))
+
 
 @dataclass(frozen=True)
 class CohortView:

@@ -60,6 +60,10 @@ def _waiting_for_gpu(cohort: CohortView, view: ModelView) -> list[str]:
     return [*place, "It goes on by itself when there is a GPU."]
 
 
+def _starting(cohort: CohortView, view: ModelView) -> list[str]:
+    return (_preparing if cohort.stable else _pending)(cohort, view)
+
+
 def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
     step = f" (step {cohort.step_text.replace('/', ' of ')})" if cohort.step_text else ""
     share = f"{cohort.name} has {cohort.weight}% of its clients on {cohort.canary}{step}"
@@ -121,6 +125,8 @@ _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
     CohortPhase.WAITING: _waiting,
     CohortPhase.PREPARING: _preparing,
     CohortPhase.WAITING_FOR_GPU: _waiting_for_gpu,
+    CohortPhase.COMPILING: _starting,
+    CohortPhase.DOWNLOADING: _starting,
     CohortPhase.ANALYZING: _analyzing,
     CohortPhase.PROMOTING: _promoting,
     CohortPhase.STABLE: _stable,
@@ -141,9 +147,8 @@ def _pods(cohort: CohortView, view: ModelView, label: str) -> str:
     if told:
         return f"Pods are {since}." if since else ""
     counted = f"{revision.ready:,} of {revision.wanted:,} pods of {label} are ready"
-    problem = ": ".join(filter(None, (revision.reason, revision.message)))
     return f"{', '.join(filter(None, (counted, since)))}." + (
-        f" {stopped(problem)}" if problem else ""
+        f" {stopped(revision.problem)}" if revision.problem else ""
     )
 
 
@@ -152,9 +157,8 @@ def _outage(cohort: CohortView, view: ModelView) -> str:
     revision = next((r for r in view.revisions if r.label == cohort.stable), None)
     if revision is None or revision.ready or cohort.weight == 100:
         return ""
-    problem = ": ".join(filter(None, (revision.reason, revision.message)))
     told = f"No pod of {cohort.stable} is ready, so its clients get errors"
-    return stopped(f"{told}: {problem}" if problem else told)
+    return stopped(f"{told}: {revision.problem}" if revision.problem else told)
 
 
 def _seen(evidence: Evidence) -> str:

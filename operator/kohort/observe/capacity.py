@@ -7,25 +7,36 @@ from collections.abc import Iterable, Mapping
 
 from kohort.contract import PORT_SERVER
 from kohort.observe.objects import Deployment, Pod
+from kohort.observe.starts import Started
 from kohort.plan.world import Capacity, Problem
 from kohort.route.table import Endpoint
 
 
-def capacity(deployments: Mapping[str, Deployment], pods: Iterable[Pod]) -> dict[str, Capacity]:
-    """Capacity by revision, for revisions with a Deployment that is not being deleted."""
+def capacity(
+    deployments: Mapping[str, Deployment],
+    pods: Iterable[Pod],
+    started: Mapping[str, Started] | None = None,
+) -> dict[str, Capacity]:
+    """Capacity by revision, for revisions with a Deployment that is not being deleted.
+
+    ``started``: what pods have told of their start, by revision.
+    """
     by_revision: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
         by_revision[pod.revision].append(pod)
     return {
-        name: Capacity(
-            wanted=deployment.wanted,
-            ready=sum(pod.ready and not pod.deleting for pod in by_revision[name]),
-            pods=len(by_revision[name]),
-            problem=_problem(deployment, by_revision[name]),
-        )
+        name: _capacity(deployment, by_revision[name], (started or {}).get(name) or Started())
         for name, deployment in deployments.items()
         if not deployment.deleting
     }
+
+
+def _capacity(deployment: Deployment, pods: list[Pod], started: Started) -> Capacity:
+    ready = sum(pod.ready and not pod.deleting for pod in pods)
+    problem = _problem(deployment, pods)
+    if ready < deployment.wanted and pods:
+        problem = problem or started.doing
+    return Capacity(deployment.wanted, ready, len(pods), problem, started.engines)
 
 
 def endpoints(pods: Iterable[Pod], revisions: Iterable[str]) -> dict[str, tuple[Endpoint, ...]]:

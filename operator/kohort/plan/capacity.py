@@ -247,6 +247,7 @@ def _sized(
         ready_replicas=ready,
         reason=problem.reason[:64] if problem else "",
         message=cut(problem.message) if problem else "",
+        engines=(capacity and capacity.engines) or revision.engines,
         preparing_since=(revision.preparing_since or to_time(context.now)) if awaited else None,
         unused_since=_unused_since(context, status, revision),
     )

@@ -24,6 +24,8 @@ from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
 from kohort.plan.revisions import asked_for
 
+# What cohorts that wait for pods may be called after; the first tells most.
+_PASSING = (Phase.WAITING_FOR_GPU, Phase.COMPILING, Phase.DOWNLOADING)
 # Reasons of a cohort that is back, of which an event has told, and beside which others may go on.
 _WENT_BACK = frozenset({"RolledBack", "Aborted", "Undone"})
 _PATHS_TAKEN = f"paths below /{PROTOCOL_SEGMENT} are those of models that are called by host"
@@ -68,8 +70,9 @@ def phase(context: Context, status: Status) -> Phase:
         return Phase.ROLLING_BACK
     if any(c.weight for c in status.cohorts):
         return Phase.ANALYZING
-    if any(c.phase is CohortPhase.WAITING_FOR_GPU for c in status.cohorts):
-        return Phase.WAITING_FOR_GPU
+    for passing in _PASSING:
+        if any(c.phase.value == passing.value for c in status.cohorts):
+            return passing
     if any(not c.stable for c in status.cohorts):
         return Phase.PENDING
     if _moving(context, status):

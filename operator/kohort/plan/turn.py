@@ -13,7 +13,7 @@ from kohort.plan.capacity import needed_pods, next_weight, target
 from kohort.plan.context import Context, cut, label, revision_of
 from kohort.plan.outcome import Event
 from kohort.plan.pausing import is_paused
-from kohort.plan.world import WAITING_FOR_GPU
+from kohort.plan.world import PASSING
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Turn:
         if self.cohort.weight:
             return self.cohort.phase
         capacity = self.context.world.capacity.get(revision)
-        if capacity and capacity.problem and capacity.problem.reason == WAITING_FOR_GPU:
-            return CohortPhase.WAITING_FOR_GPU
+        if capacity and capacity.problem and capacity.problem.reason in PASSING:
+            return CohortPhase(capacity.problem.reason)
         return CohortPhase.PREPARING if self.cohort.stable else CohortPhase.PENDING
 
     def saying(self, message: str, phase: CohortPhase | None = None) -> Change:

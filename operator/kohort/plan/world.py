@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kohort.analysis.reading import Reading
+from kohort.api.status import EngineTable
+from kohort.contract import Stage
 
 WAITING_FOR_GPU = "WaitingForGPU"
 """The reason of a problem that is over as soon as there is a GPU."""
+
+PASSING = frozenset({WAITING_FOR_GPU, *Stage})
+"""Reasons of what is no fault and goes by, and that phases are called after."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class Capacity:
     """A revision's Deployment as last seen.
 
     ``wanted``: replicas in its spec. ``ready``: pods that can be routed to now. ``pods``: all that
-    exist, terminating ones included.
+    exist, terminating ones included. ``problem``: also what they do that takes long. ``engines``: what a
+    pod has found out about them, when one has told it.
     """
 
     wanted: int
     ready: int
     pods: int
     problem: Problem | None = None
+    engines: EngineTable | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from kohort.kube import ApiError, Fenced, Kube, Server
 from kohort.observe import gateways
 from kohort.observe.mirrors import scrape_mirrors
 from kohort.observe.slots import SlotLedger
+from kohort.observe.starts import ask_start
 from kohort.plan.capacity import awaits_gateways
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
@@ -40,6 +41,7 @@ from kohort.runtime.reconcile import Reconciler
 from kohort.runtime.routes import Publisher
 from kohort.runtime.scraper import Scraper
 from kohort.runtime.settings import Settings
+from kohort.runtime.starts import StartWatcher
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -200,7 +202,14 @@ class Operator:
             slots=self._slots,
             interval=settings.scrape_interval,
         )
-        work = [recorder.run(), scraper.run(), reader.run(), self._retry_when_back()]
+        starts = StartWatcher(
+            models=caches.models,
+            pods=caches.pods,
+            ask=lambda address: ask_start(session, address),
+            reconciler=reconciler,
+            wake=self._queue.add_after,
+        )
+        work = [recorder.run(), scraper.run(), reader.run(), starts.run(), self._retry_when_back()]
         work += [sink.run()] if sink else []
         work += [self._worker(reconciler) for _ in range(settings.workers)]
         try:

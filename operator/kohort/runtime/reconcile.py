@@ -21,6 +21,7 @@ from kohort.observe.objects import (
     parse_deployment,
     parse_record,
 )
+from kohort.observe.starts import Started
 from kohort.observe.store import Store
 from kohort.plan.capacity import awaits_gateways
 from kohort.plan.outcome import (
@@ -115,6 +116,7 @@ class Reconciler:
         self._wake = wake
         self._readings: dict[ModelKey, Mapping[str, Reading]] = {}
         self._shares: dict[ModelKey, Mapping[str, float]] = {}
+        self._started: dict[ModelKey, Mapping[str, Started]] = {}
         self._refused: dict[ModelKey, dict[str, Problem]] = {}
         self._lag = Lag(wake)
         # Written perhaps: the answer was lost. What a pass did is told when the status turns up.
@@ -128,6 +130,13 @@ class Reconciler:
         """Keeps the cohorts' shares of a model's requests until they are measured again."""
         if shares:
             self._shares[key] = shares
+
+    def take_starts(self, key: ModelKey, started: Mapping[str, Started]) -> None:
+        """Keeps what pods tell of their start, by revision, until something else is told."""
+        if started:
+            self._started[key] = started
+        else:
+            self._started.pop(key, None)
 
     async def reconcile(self, key: ModelKey) -> None:
         """Brings a model as far as it can be brought without waiting.
@@ -183,6 +192,7 @@ class Reconciler:
         self._unanswered.pop(key, None)
         self._addresses.forget(key)
         self._shares.pop(key, None)
+        self._started.pop(key, None)
         self._refused.pop(key, None)
         self._lag.end(key)
 
@@ -262,7 +272,8 @@ class Reconciler:
                 self._records.remove(owner.namespace, name)
 
     def _capacity(self, key: ModelKey) -> dict[str, Capacity]:
-        found = capacity(self._deployments.of(key), self._pods.of(key).values())
+        pods, started = self._pods.of(key).values(), self._started.get(key, {})
+        found = capacity(self._deployments.of(key), pods, started)
         for revision, problem in self._refused.get(key, {}).items():
             known = found.get(revision, Capacity(wanted=0, ready=0, pods=0))
             found[revision] = replace(known, problem=problem)
