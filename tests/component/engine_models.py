@@ -133,3 +133,23 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "a convolutional network": convolutional,
     "a block of a transformer": transformer,
 }
+
+
+def slow(path: Path, size: int = 800) -> Path:
+    """A model that takes some ten milliseconds per request: it takes long to prove an engine of it."""
+    node = helper.make_node
+    whole = np.full((size, size), 1 / size, np.float32)
+    return save(
+        path,
+        [
+            node("Abs", ["x"], ["a"]),
+            node("ReduceSum", ["a"], ["sum"], keepdims=0),
+            node("Add", ["whole", "sum"], ["square"]),
+            node("MatMul", ["square", "whole"], ["cube"]),
+            node("MatMul", ["cube", "whole"], ["power"]),
+            node("ReduceMax", ["power"], ["y"], axes=[0, 1], keepdims=1),
+        ],
+        [value("x", TensorProto.FLOAT, [1, 64])],
+        [value("y", TensorProto.FLOAT, [1, 1])],
+        numpy_helper.from_array(whole, "whole"),
+    )
