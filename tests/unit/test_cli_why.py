@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from kohort.cli.tree import tree
 from kohort.cli.view import model_view
 from kohort.cli.why import why, why_cohort
-from tests.unit.cli_samples import NOW, RESOURCES, view_of
+from tests.unit.cli_samples import NOW, RESOURCES, printed, view_of
 
 TOLD = {
     ("diverged", "batchers"): (
@@ -179,3 +180,51 @@ def test_clients_that_nothing_serves_are_told_of() -> None:
     told = why(replace(view, revisions=down))
     outage = "No pod of v2 is ready, so its clients get errors: OOMKilled: too little memory."
     assert [outage in paragraph for paragraph in told] == [True, True, False, True]
+
+
+def compiling(stable: str, canary: str) -> dict[str, Any]:
+    """A rollout whose new revision is being built."""
+    progress = "Compiling 62 %, 3 min left: building OpenVINO"
+    cohort = {"name": "all", "phase": "Compiling", "stable": stable, "canary": canary}
+    cohort["message"] = f"before 5%: 0 of 1 pods of v2 are ready: {progress}"
+    revisions: list[dict[str, Any]] = [
+        {"name": f"m-{n}", "number": n, "uri": "file:///m", "createdAt": "2026-11-24T10:00:00Z"}
+        for n in (1, 2)
+    ]
+    revisions[0].update(replicas=1, readyReplicas=1)
+    told = {"reason": "Compiling", "message": progress, "replicas": 1}
+    revisions[1].update(told, preparingSince="2026-11-24T10:40:00Z")
+    return {
+        "metadata": {"name": "m", "generation": 1},
+        "status": {
+            "observedGeneration": 1,
+            "phase": "Compiling",
+            "desired": "m-2",
+            "cohorts": [cohort],
+            "revisions": revisions,
+        },
+    }
+
+
+def test_it_is_told_how_far_the_engines_of_a_canary_are() -> None:
+    (paragraph,) = why(model_view(compiling("m-1", "m-2"), (), NOW))
+    assert paragraph == (
+        "all is on v1; none of its clients has v2 yet. Pods are awaited since 10:40:00, 2 min ago. "
+        "Before 5%: 0 of 1 pods of v2 are ready: Compiling 62 %, 3 min left: building OpenVINO."
+    )
+
+
+def test_the_progress_of_a_first_revision_is_told_once() -> None:
+    resource = compiling("", "")
+    resource["status"]["cohorts"][0]["message"] = "something else"
+    (paragraph,) = why(model_view(resource, (), NOW))
+    assert paragraph.count("Compiling") == 1
+    assert "Compiling 62 %, 3 min left: building OpenVINO." in paragraph
+
+
+def test_the_tree_has_the_progress_below_the_revision() -> None:
+    lines = printed(tree(model_view(compiling("m-1", "m-2"), (), NOW)), 80).splitlines()
+    assert [
+        line for line in lines if line.endswith("Compiling 62 %, 3 min left: building OpenVINO")
+    ]
+    assert lines[0].startswith("m  Compiling")

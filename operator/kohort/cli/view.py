@@ -280,19 +280,24 @@ def _decision(decision: Decision, labels: Mapping[str, str]) -> Decision:
     )
 
 
-def _revision(revision: RevisionStatus, status: Status, pods: tuple[PodView, ...]) -> RevisionView:
-    roles = {
-        "desired": revision.name == status.desired,
-        "stable": any(c.stable == revision.name for c in status.cohorts),
-        "canary": any(c.canary == revision.name for c in status.cohorts),
-        "rejected": any(c.rejected == revision.name for c in status.cohorts),
+def roles(status: Status, revision: str) -> tuple[str, ...]:
+    """What a revision is for."""
+    has = {
+        "desired": revision == status.desired,
+        "stable": any(c.stable == revision for c in status.cohorts),
+        "canary": any(c.canary == revision for c in status.cohorts),
+        "rejected": any(c.rejected == revision for c in status.cohorts),
     }
+    return tuple(role for role, it_has in has.items() if it_has)
+
+
+def _revision(revision: RevisionStatus, status: Status, pods: tuple[PodView, ...]) -> RevisionView:
     return RevisionView(
         label=f"v{revision.number}",
         uri=clean(revision.uri),
         ready=revision.ready_replicas,
         wanted=revision.replicas,
-        roles=tuple(role for role, has in roles.items() if has),
+        roles=roles(status, revision.name),
         reason=clean(revision.reason),
         message=clean(revision.message),
         since=parse_time(revision.preparing_since),
