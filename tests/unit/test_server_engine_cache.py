@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from kohort.contract import FailureReason
 from kohort_server.errors import StartFailure
-from kohort_server.model.engine_cache import MANIFEST, Cache, Key
+from kohort_server.model import engine_cache
+from kohort_server.model.engine_cache import MANIFEST, Cache, Key, disk_size
 from kohort_server.model.hardware import machine
 
 KEY = Key("sha256:a", "OpenVINO", "1", "FP32", "here")
@@ -181,7 +182,7 @@ def test_a_builder_that_is_killed_is_followed_by_the_next(tmp_path: Path) -> Non
         first.send_signal(signal.SIGKILL)
         waiting.join(30)
     assert found == [True]
-    assert {path.suffix for path in tmp_path.iterdir()} == {"", ".lock"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {"", ".lock", ".used"}
 
 
 def test_a_full_disk_is_told_with_what_to_do_and_leaves_nothing(tmp_path: Path) -> None:
@@ -194,6 +195,134 @@ def test_a_full_disk_is_told_with_what_to_do_and_leaves_nothing(tmp_path: Path) 
     assert raised.value.failure.reason == FailureReason.CACHE_UNUSABLE
     assert "No space left on device" in raised.value.failure.message
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+MIB = 1 << 20
+
+
+def key(number: int) -> Key:
+    return msgspec.structs.replace(KEY, recipe=str(number))
+
+
+def kept_by(cache: Cache, *numbers: int) -> list[int]:
+    return [number for number in numbers if cache.find(key(number))]
+
+
+def released(cache: Cache, *numbers: int) -> None:
+    """Entries of one mebibyte each that processes have used and left, the first one earliest."""
+    for number in numbers:
+        cache.obtain(key(number), Builder({"engine.blob": bytes(MIB)}))
+        used = cache.root / f"{key(number).name()}.used"
+        engine_cache._IN_USE.pop(used).close()
+        os.utime(used, (1000 + number, 1000 + number))
+
+
+def test_what_was_used_least_recently_goes_first_until_the_rest_has_room(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    released(cache, 1, 2, 3, 4)
+    assert cache.trim(5 * MIB) == 0
+    os.utime(tmp_path / f"{key(1).name()}.used")  # somebody has used it again
+    assert cache.trim(3 * MIB) == 2
+    assert kept_by(cache, 1, 2, 3, 4) == [1, 4]
+
+
+def test_what_a_process_uses_stays_however_little_room_there_is(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    released(cache, 1, 2)
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.unit.test_server_engine_cache import Builder, key\n"
+        "from kohort_server.model.engine_cache import Cache\n"
+        "assert not Cache(Path(sys.argv[1])).obtain(key(1), Builder()).fresh\n"
+        "print('using', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"using\n"
+        assert cache.trim(0) == 1
+        assert kept_by(cache, 1, 2) == [1]
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        assert cache.trim(0) == 1
+    assert kept_by(cache, 1, 2) == []
+    assert cache.obtain(key(1), Builder()).fresh
+
+
+def test_what_this_process_uses_stays_too(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.obtain(key(1), Builder())
+    cache.obtain(key(1), Builder())
+    assert cache.trim(0) == 0
+    assert kept_by(cache, 1) == [1]
+
+
+def test_a_file_that_lies_elsewhere_too_takes_no_room(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    (tmp_path / "model").write_bytes(bytes(MIB))
+
+    def link(target: Path) -> Sequence[str]:
+        (target / "model").hardlink_to(tmp_path / "model")
+        return ("model",)
+
+    path = cache.obtain(key(1), link).path
+    assert disk_size(path) < MIB
+
+
+def test_what_a_dead_builder_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    left = tmp_path / f"{key(7).name()}.partial"
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+
+    def build(target: Path) -> Sequence[str]:
+        cache.trim(0)
+        assert not left.exists()
+        (target / "whole").write_bytes(b"whole")
+        return ("whole",)
+
+    assert cache.obtain(key(1), build).main.read_bytes() == b"whole"
+
+
+def test_on_a_full_disk_what_nobody_uses_makes_room_for_what_is_wanted(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    released(cache, 1, 2)
+    cache.obtain(key(3), Builder())
+    tries = []
+
+    def build(target: Path) -> Sequence[str]:
+        tries.append(kept_by(cache, 1, 2, 3))
+        (target / "engine").write_bytes(b"engine")
+        if len(tries) == 1:
+            raise OSError(28, os.strerror(28))
+        return ("engine",)
+
+    assert cache.obtain(key(4), build).main.read_bytes() == b"engine"
+    assert tries == [[1, 2, 3], [3]]
+
+
+@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=5), room=st.integers(0, 250))
+def test_all_that_is_left_has_room_and_nothing_goes_without_need(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], room: int
+) -> None:
+    root = tmp_path_factory.mktemp("room")
+    for number, size in enumerate(sizes):
+        (root / f"e{number}").mkdir()
+        (root / f"e{number}/file").write_bytes(bytes(size))
+        (root / f"e{number}.used").touch()
+        os.utime(root / f"e{number}.used", (number, number))
+    Cache(root).trim(room)
+    left = [number for number in range(len(sizes)) if (root / f"e{number}").exists()]
+    assert left == list(range(len(sizes) - len(left), len(sizes)))  # the latest
+    assert sum(sizes[number] for number in left) <= room
+    gone = len(sizes) - len(left)
+    assert gone == 0 or sum(sizes[gone - 1 :]) > room
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:

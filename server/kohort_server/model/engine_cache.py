@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -19,6 +21,9 @@ from kohort_server.model.source import digest_of
 
 FORMAT = 1
 MANIFEST = "engine.json"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Files that say which entries this process uses: each is locked for as long as it lives.
+_IN_USE: dict[Path, IO[bytes]] = {}
 
 
 class Key(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -80,16 +85,23 @@ class Cache:
         """The entry of this key, built where it is not there: by one process, for which others wait.
 
         `build` writes into an empty directory and says the names of its files. An entry that is broken, or
-        not what it is called, is built again. Raises `StartFailure` with CacheUnusable for a disk that is
-        full or cannot be written, and whatever `build` raises.
+        not what it is called, is built again; on a full disk, once all that nobody uses has been removed.
+        It stays as long as this process lives. Raises `StartFailure` with CacheUnusable for a disk that
+        is full or cannot be written, and whatever `build` raises.
         """
+        self._use(key)
         if entry := self.find(key):
             return entry
         try:
             with self._only_one(key):
                 if entry := self.find(key):
                     return entry  # somebody else was first
-                return self._build(key, build)
+                try:
+                    return self._build(key, build)
+                except OSError as error:
+                    if error.errno not in FULL or not self.trim(0):
+                        raise
+                    return self._build(key, build)
         except OSError as error:
             raise StartFailure(
                 FailureReason.CACHE_UNUSABLE,
@@ -118,6 +130,47 @@ class Cache:
             raise
         return Entry(entry, manifest, fresh=True)
 
+    def trim(self, room: int) -> int:
+        """Remove what nobody uses, least recently used first, until all entries fit into so many bytes.
+
+        Returns how many were removed. What a builder left that died goes in any case.
+        """
+        self._sweep()
+        sizes = {path: disk_size(path) for path in self._entries()}
+        excess, removed = sum(sizes.values()) - room, 0
+        for path in sorted(sizes, key=last_used):
+            if excess <= 0:
+                break
+            with unless_locked(path.with_suffix(".used")) as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+                    excess -= sizes[path]
+                    removed += 1
+        return removed
+
+    def _entries(self) -> list[Path]:
+        return [path for path in self.root.iterdir() if path.is_dir() and not path.suffix]
+
+    def _sweep(self) -> None:
+        for partial in self.root.glob("*.partial"):
+            with unless_locked(partial.with_suffix(".lock")) as free:
+                if free:
+                    shutil.rmtree(partial, ignore_errors=True)
+
+    def _use(self, key: Key) -> None:
+        """Keep others from removing an entry, before it is looked for.
+
+        Where nothing can be written or locked, nothing is removed either.
+        """
+        path = self.root / f"{key.name()}.used"
+        with suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if path not in _IN_USE:
+                used = path.open("ab")
+                fcntl.flock(used, fcntl.LOCK_SH)
+                _IN_USE[path] = used
+            os.utime(path)
+
     @contextmanager
     def _only_one(self, key: Key) -> Iterator[None]:
         # The lock is the kernel's: it goes with the process that holds it, however that ends.
@@ -125,6 +178,33 @@ class Cache:
         with (self.root / f"{key.name()}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@contextmanager
+def unless_locked(path: Path) -> Iterator[bool]:
+    """Lock a file meanwhile; whether that is done, and nobody else has a lock on it."""
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(path.open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:  # locked, or not to be locked
+            free = False
+        yield free
+
+
+def last_used(entry: Path) -> tuple[float, str]:
+    """When an entry was last used, as far as that is known; the earlier, the smaller."""
+    for told in (entry.with_suffix(".used"), entry):
+        with suppress(OSError):
+            return told.stat().st_mtime, entry.name
+    return 0.0, entry.name
+
+
+def disk_size(entry: Path) -> int:
+    """Bytes that would be free without an entry: files that have another name stay."""
+    stats = [file.lstat() for file in entry.rglob("*") if not file.is_dir()]
+    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
 
 def verified(entry: Path) -> Manifest | None:
