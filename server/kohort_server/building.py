@@ -18,13 +18,13 @@ from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, Kind
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import Golden, digest_of_golden, drawn, read
-from kohort_server.gate.parity import DEFAULTS, Comparison, Report, Thresholds
+from kohort_server.gate.golden import Golden, drawn, read
+from kohort_server.gate.parity import DEFAULTS, Comparison, Limits, Report
 from kohort_server.model.check import CheckedModel, checked, one_line
 from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, verified
 from kohort_server.model.hardware import machine
 from kohort_server.model.origin import Origin, origin_of
-from kohort_server.model.source import digest_of
+from kohort_server.model.source import digest_of, fetch
 from kohort_server.model.torch_export import convert
 from kohort_server.progress import Progress
 from kohort_server.selection import Candidate, Selection, fastest, why_chosen
@@ -35,6 +35,28 @@ TABLE = "engines.json"
 log = logging.getLogger(__name__)
 
 
+# What says that an engine cannot be had, and not that it is wrong.
+UNSUPPORTED = frozenset({FailureReason.ENGINE_UNAVAILABLE, FailureReason.BUILD_FAILED})
+
+AS_USUAL = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenFile:
+    """Where the samples are that engines are compared with."""
+
+    uri: str
+    digest: str | None = None
+
+    def fetched(self, cache: Path) -> Path:
+        """The file; raises `StartFailure` as `fetch` does."""
+        try:
+            return fetch(self.uri, self.digest, cache)
+        except StartFailure as failed:
+            failure = failed.failure
+            raise StartFailure(failure.reason, f"the golden inputs: {failure.message}") from failed
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to build."""
@@ -42,8 +64,10 @@ class Request:
     engine: str  # of KINDS, or Auto
     precision: str
     threads: int
-    golden: Path | None = None
-    thresholds: Thresholds | None = None  # without: those of the engine's precision
+    golden: GoldenFile | None = None  # without: drawn from the model's signature
+    limits: Limits = AS_USUAL
+    fallback: bool = False  # to onnxruntime, where the engine cannot be had
+    room: int = 20 << 30  # bytes that engines may take in the cache, beside those that are in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +92,30 @@ def obtain(path: Path, request: Request, cache: Cache, progress: Progress | None
     work.begins(f"reading {path.name}")
     model = onnx_of(path, cache)
     # What was found is true of these engines, samples, thresholds and threads.
+    golden = request.golden.fetched(cache.root.parent) if request.golden else None
     asked = [
         [[kind.name, kind.version, precision] for kind, precision in wanted],
-        digest_of_golden(request.golden) if request.golden else "",
-        request.thresholds,
+        digest_of(golden) if golden else "",
+        request.limits,
         request.threads,
+        request.fallback,
     ]
     recipe = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
     key = Key(model.digest, "selection", "2", request.precision, machine(), recipe)
 
     def select(target: Path) -> Sequence[str]:
-        found = choose(model, wanted, request, cache, work)
+        found = choose(model, wanted, request, golden, cache, work)
         found.taken()
         (target / TABLE).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
         return (TABLE,)
 
-    table = cache.obtain(key, select).main
-    selection = msgspec.json.decode(table.read_bytes(), type=Selection)
+    table = cache.obtain(key, select)
+    selection = msgspec.json.decode(table.main.read_bytes(), type=Selection)
     taken = selection.taken()
     kind = KINDS[taken.engine]
     entry = build(model, kind, taken.precision, cache)
+    if table.fresh or entry.fresh:
+        cache.trim(request.room)
     return Built(entry, selection, kind.load(entry.main, taken.precision, request.threads))
 
 
@@ -117,18 +145,17 @@ def candidates(request: Request) -> list[tuple[Kind, str]]:
             for kind in KINDS.values()
             if precision in kind.precisions()
         ]
-    kind = KINDS[request.engine]
-    if kind.version is not None and request.precision not in kind.precisions():
-        raise StartFailure(
-            FailureReason.ENGINE_UNAVAILABLE,
-            f"{kind.name} does not compute in {request.precision} on this machine; use one of "
-            f"{', '.join(kind.precisions())}",
-        )
-    return [(kind, request.precision)]
+    return [(KINDS[request.engine], request.precision)]
 
 
 def build(model: CheckedModel, kind: Kind, precision: str, cache: Cache) -> Entry:
-    """The entry of a candidate."""
+    """The entry of a candidate; raises `StartFailure` with EngineUnavailable or BuildFailed."""
+    if kind.version is not None and precision not in kind.precisions():
+        raise StartFailure(
+            FailureReason.ENGINE_UNAVAILABLE,
+            f"{kind.name} does not compute in {precision} on this machine; use one of "
+            f"{', '.join(kind.precisions())}",
+        )
     key = Key(model.digest, kind.name, kind.version or "", precision, machine())
     return cache.obtain(key, lambda target: kind.build(model, precision, target))
 
@@ -140,11 +167,11 @@ class Proof:
     reference: OnnxRuntimeEngine
     golden: Golden
     sizes: tuple[int, ...]  # of batches
-    thresholds: Thresholds | None
+    limits: Limits
 
 
-def proof_of(model: CheckedModel, request: Request) -> Proof:
-    """The reference, the golden samples, and the batches in which they run.
+def proof_of(model: CheckedModel, request: Request, given: Path | None) -> Proof:
+    """The reference, the golden samples, given in a file or not, and the batches in which they run.
 
     Raises `StartFailure` with ModelInvalid or WarmupFailed.
     """
@@ -158,8 +185,8 @@ def proof_of(model: CheckedModel, request: Request) -> Proof:
             "fixed": (calibration.batch.size,),
             "none": (1,),
         }[kind]
-        if request.golden:
-            golden = read(request.golden, signature, kind == "none")
+        if given:
+            golden = read(given, signature, kind == "none")
         else:
             extent = workable_extent(reference.run, signature, sizes[0])
             golden = drawn(signature, extent, calibration.batch)
@@ -169,7 +196,7 @@ def proof_of(model: CheckedModel, request: Request) -> Proof:
             f"{model.path.name} does not run on inputs of its own shapes: {error}; run it once with "
             "onnxruntime to see why",
         ) from error
-    return Proof(reference, golden, sizes, request.thresholds)
+    return Proof(reference, golden, sizes, request.limits)
 
 
 class Work:
@@ -200,22 +227,29 @@ def choose(
     model: CheckedModel,
     wanted: Sequence[tuple[Kind, str]],
     request: Request,
+    golden: Path | None,
     cache: Cache,
     work: Work,
 ) -> Selection:
     """Build, prove and measure every candidate, and take the fastest that passes."""
     work.begins("running the model as it is")
-    proof = proof_of(model, request)
+    proof = proof_of(model, request, golden)
     tried = []
     for number, (kind, precision) in enumerate(wanted):
         work.skips_to(2 + number * len(Work.OF_EACH))
         try:
             tried.append(attempt(model, kind, precision, proof, request.threads, cache, work))
         except StartFailure as failed:
-            if len(wanted) == 1 or failed.failure.reason is FailureReason.CACHE_UNUSABLE:
+            reason = failed.failure.reason
+            replaced = request.fallback and reason in UNSUPPORTED
+            if reason is FailureReason.CACHE_UNUSABLE or (len(wanted) == 1 and not replaced):
                 raise
             problem = Candidate(kind.name, kind.version or "", precision, problem=str(failed))
             tried.append(problem)
+    if request.fallback and all(one.parity is None for one in tried):
+        plain = KINDS["ONNXRuntime"]
+        found = attempt(model, plain, FULL_PRECISION, proof, request.threads, cache, work)
+        tried.append(msgspec.structs.replace(found, fallback=True))
     chosen = fastest(tried)
     why = "" if chosen is None else why_chosen(tried, chosen)
     return Selection(model.digest, machine(), request.threads, tried, chosen, why)
@@ -266,7 +300,8 @@ def prove(engine: Engine, precision: str, proof: Proof, name: str, work: Work) -
     # What was asked for counts, not what the engine does: it may be lower. A model may be lower itself.
     halves = any(spec.datatype == "FP16" for spec in proof.reference.signature.outputs)
     usual = DEFAULTS["FP16" if halves and precision == FULL_PRECISION else precision]
-    comparison = Comparison(proof.thresholds or usual)
+    thresholds = proof.limits.over(usual)
+    comparison = Comparison(thresholds)
     batches = proof.golden.count(proof.sizes)
     for number, (samples, inputs) in enumerate(proof.golden.batches(proof.sizes)):
         work.within(number / batches, Work.OF_EACH[-1].format(name))
@@ -279,7 +314,7 @@ def prove(engine: Engine, precision: str, proof: Proof, name: str, work: Work) -
         golden=proof.golden.source,
         samples=proof.golden.samples,
         batches=list(proof.sizes),
-        thresholds=proof.thresholds or usual,
+        thresholds=thresholds,
         outputs=comparison.outputs,
         failures=comparison.failures,
     )

@@ -16,18 +16,25 @@ import uvloop
 from kohort.contract import PORT_SERVER
 from kohort_server import conformance
 from kohort_server.batch.calibration import Curve
-from kohort_server.building import Request, export, obtain
+from kohort_server.building import GoldenFile, Request, export, obtain
 from kohort_server.engine.cpu import cgroup_quota, usable_cpus
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, PRECISIONS
 from kohort_server.errors import StartFailure
+from kohort_server.gate.parity import Limits
 from kohort_server.loading import load
 from kohort_server.logs import FORMATS, start_logging
 from kohort_server.model.engine_cache import MANIFEST, Cache
 from kohort_server.model.source import fetch
 from kohort_server.selection import selection_table
 from kohort_server.serving import Options, serve
-from kohort_server.units import parse_duration, parse_size
+from kohort_server.units import parse_duration, parse_share, parse_size
 from kohort_server.workers import parse_place
+
+THRESHOLDS = {
+    "tolerance": "greatest error of a value when answers are compared (default: by precision)",
+    "cosine": "smallest cosine of a sample's outputs (default: by precision)",
+    "agreement": "smallest share of samples with the same largest class (default: by precision)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,12 +123,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
         loading.add_argument(
             "--golden",
-            type=Path,
             metavar="FILE.npz",
-            help="samples to compare engines with (default: drawn from the model's signature)",
+            help="samples to compare engines with, a path or URI (default: drawn from the model's signature)",
+        )
+        loading.add_argument("--golden-digest", help="sha256:… that they must have")
+        for name, what in THRESHOLDS.items():
+            loading.add_argument(f"--{name}", type=parse_share, metavar="PERCENT", help=what)
+        loading.add_argument(
+            "--fallback",
+            action="store_true",
+            help="serve with onnxruntime where the engine cannot be had (other answers always fail)",
         )
         loading.add_argument(
             "--cache-dir", type=Path, default=Path.home() / ".cache/kohort/models", metavar="DIR"
+        )
+        loading.add_argument(
+            "--cache-size",
+            type=parse_size,
+            default=os.environ.get("KOHORT_CACHE_SIZE", "20Gi"),
+            metavar="SIZE",
+            help="room for engines there; those that were used least recently go (default: 20Gi, or "
+            "KOHORT_CACHE_SIZE)",
         )
         loading.add_argument(
             "--threads",
@@ -161,7 +183,10 @@ def options_of(given: argparse.Namespace) -> Options:
             given.engine,
             given.precision,
             given.threads or max(1, usable_cpus() // size),
-            given.golden,
+            golden=GoldenFile(as_uri(given.golden), given.golden_digest) if given.golden else None,
+            limits=Limits(given.tolerance, given.cosine, given.agreement),
+            fallback=given.fallback,
+            room=given.cache_size,
         ),
         # An operator names what it starts; a person wants to be told how to call it.
         introduce=given.revision is None and given.place is None,

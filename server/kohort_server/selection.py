@@ -28,6 +28,7 @@ class Candidate(msgspec.Struct, frozen=True, rename="camel"):
     size: int = 0  # bytes of what was built
     parity: Report | None = None
     problem: str = ""  # why it cannot be taken
+    fallback: bool = False  # in the place of one that cannot be had
 
     @property
     def max_error(self) -> float:
@@ -86,6 +87,8 @@ def why_chosen(tried: Sequence[Candidate], chosen: int) -> str:
     right = [one for one in others if one.parity is not None and one.parity.passed]
     if not others:
         return "it was asked for, and gives the model's own answers"
+    if taken.fallback:
+        return f"{others[0].name} cannot be had, and falling back to onnxruntime is allowed"
     if not right:
         return "the only one that runs and gives the model's own answers"
     next_best = max(right, key=lambda one: one.rows_per_second)
@@ -95,7 +98,8 @@ def why_chosen(tried: Sequence[Candidate], chosen: int) -> str:
             f"{next_best.name} is only {-gain / (1 + gain):.1%} faster: less than {USEFUL_GAIN:.0%} is not "
             "worth a change"
         )
-    return f"the fastest with the model's own answers: {gain:.0%} faster than {next_best.name}"
+    faster = f"{gain:.0%} faster than" if gain < 1 else f"{1 + gain:.1f} times as fast as"
+    return f"the fastest with the model's own answers: {faster} {next_best.name}"
 
 
 def told(selection: Selection) -> Start:

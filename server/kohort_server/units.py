@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them on a command line."""
+"""Sizes, durations and shares as people write them on a command line."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write one like 500ms or 5s")
     return float(match[1]) * SECONDS[match[2]]
+
+
+def parse_share(text: str) -> float:
+    """A share in [0, 1] from text like 99.5%; raises argparse's error, which argparse prints."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if match is None or float(match[1]) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage; write one like 99.5%")
+    return float(match[1]) / 100

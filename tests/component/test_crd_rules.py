@@ -68,7 +68,11 @@ def test_five_lines_are_a_complete_model_deployment(api: Kubectl) -> None:
     (everyone,) = created["spec"]["cohorts"]
     assert everyone["name"] == "everyone"
     assert [step["weight"] for step in everyone["steps"]] == [5, 25, 50]
-    assert created["spec"]["engine"] == {"type": "ONNXRuntime", "precision": "FP32"}
+    assert created["spec"]["engine"] == {
+        "type": "ONNXRuntime",
+        "precision": "FP32",
+        "onUnsupported": "Fail",
+    }
     assert created["spec"]["analysis"]["metrics"] == [
         {"name": name, "role": "Guardrail", "minClients": 0} for name in ("errors", "latency")
     ]
@@ -128,6 +132,22 @@ ACCEPTED: dict[str, Spec] = {
         **through(),
         "preview": {"header": "x-preview", "value": "yes"},
     },
+    "an engine with samples and thresholds of one's own": {
+        "engine": {
+            "type": "Auto",
+            "precision": "FP16",
+            "parity": {
+                "golden": {"uri": "https://h/golden.npz", "digest": "sha256:" + "0" * 64},
+                "tolerance": "0.5%",
+                "cosine": "99.995%",
+                "agreement": "100%",
+            },
+        }
+    },
+    "an engine with samples in the pod": {
+        "engine": {"type": "OpenVINO", "parity": {"golden": {"uri": "file:///golden.npz"}}}
+    },
+    "an engine that may be replaced": {"engine": {"type": "OpenVINO", "onUnsupported": "Fallback"}},
     "gpus": {"gpu": {"count": 2, "products": ["NVIDIA-L4"]}},
     "a gateway of one's own": through(hostnames=["a.example.com"], grpcHostnames=["b.example.com"]),
     "two listeners of a gateway": through(
@@ -211,6 +231,40 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "a precision that the engine does not have": (
         {"engine": {"precision": "BF16"}},
         "set type to OpenVINO or Auto with another one",
+    ),
+    "a comparison of a model with itself": (
+        {"engine": {"parity": {"tolerance": "1%"}}},
+        "there is nothing to compare: leave out parity",
+    ),
+    "samples from the network without their digest": (
+        {"engine": {"type": "Auto", "parity": {"golden": {"uri": "https://h/golden.npz"}}}},
+        "a file of samples from http(s) can change under you: set digest",
+    ),
+    "samples of a scheme that nothing can fetch": (
+        {"engine": {"type": "Auto", "parity": {"golden": {"uri": "s3://h/golden.npz"}}}},
+        "uri must start with file:///, http:// or https://",
+    ),
+    **{
+        f"a {name} that is none": (
+            {"engine": {"type": "Auto", "parity": {name: "0.5"}}},
+            f"spec.engine.parity.{name}",
+        )
+        for name in ("tolerance", "cosine", "agreement")
+    },
+    **{
+        f"a {name} of more than all": (
+            {"engine": {"type": "Auto", "parity": {name: "101%"}}},
+            f"{name} must be at most 100%",
+        )
+        for name in ("tolerance", "cosine", "agreement")
+    },
+    "a fallback to what is asked for already": (
+        {"engine": {"onUnsupported": "Fallback"}},
+        "onUnsupported: Fallback is for type OpenVINO",
+    ),
+    "a fallback that Auto does by itself": (
+        {"engine": {"type": "Auto", "onUnsupported": "Fallback"}},
+        "onUnsupported: Fallback is for type OpenVINO",
     ),
     "no replicas": ({"replicas": 0}, "spec.replicas"),
     "a duration that is none": ({"progressDeadline": "ten minutes"}, "spec.progressDeadline"),

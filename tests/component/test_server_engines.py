@@ -20,10 +20,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kohort.contract import START_PATH, FailureReason, Start, parse_failure
 from kohort_server import building
-from kohort_server.building import Built, Request, load_exported, obtain
+from kohort_server.building import Built, GoldenFile, Request, load_exported, obtain
 from kohort_server.engine import kinds, open_vino
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
+from kohort_server.gate.parity import Limits
 from kohort_server.model.check import CheckedModel
 from kohort_server.model.engine_cache import MANIFEST, Cache
 from kohort_server.selection import Selection
@@ -230,7 +231,8 @@ def test_golden_samples_of_a_file_are_compared_one_by_one(tmp_path: Path) -> Non
     samples = np.random.default_rng(0).standard_normal((100, 3, 32, 32))
     np.savez(tmp_path / "golden.npz", x=samples)
     path = convolutional(tmp_path / "model.onnx")
-    request = Request("OpenVINO", "FP32", 1, tmp_path / "golden.npz")
+    golden = GoldenFile((tmp_path / "golden.npz").as_uri())
+    request = Request("OpenVINO", "FP32", 1, golden)
     report = built(path, request).selection.taken().parity
     assert report is not None
     assert (report.golden, report.samples) == ("golden.npz", 100)
@@ -239,7 +241,70 @@ def test_golden_samples_of_a_file_are_compared_one_by_one(tmp_path: Path) -> Non
     assert reason == FailureReason.MODEL_INVALID
     assert "golden.npz" in message
     (tmp_path / "golden.npz").unlink()
-    assert "No such file" in refusal(path, request)[1]
+    assert "the golden inputs: there is no file" in refusal(path, request)[1]
+    other = GoldenFile(golden.uri, f"sha256:{'0' * 64}")
+    np.savez(tmp_path / "golden.npz", x=samples)
+    reason, _ = refusal(path, Request("OpenVINO", "FP32", 1, other))
+    assert reason == FailureReason.DIGEST_MISMATCH
+
+
+def test_a_threshold_that_is_given_decides_and_the_others_stay_as_usual(tmp_path: Path) -> None:
+    path = transformer(tmp_path / "model.onnx")
+    usual = built(path).selection.taken().parity
+    assert usual is not None
+    error = usual.outputs["y"].max_error
+    assert error > 0
+    strict = Request("OpenVINO", "FP32", 1, limits=Limits(tolerance=error / 2))
+    reason, message = refusal(path, strict)
+    assert reason == FailureReason.PARITY_FAILED
+    assert f"more than {error / 2:g}" in message
+    generous = built(path, Request("OpenVINO", "FP32", 1, limits=Limits(tolerance=0.5)))
+    report = generous.selection.taken().parity
+    assert report is not None
+    assert report.thresholds == msgspec.structs.replace(usual.thresholds, tolerance=0.5)
+
+
+FALLBACK = Request("OpenVINO", "FP32", 1, fallback=True)
+
+
+def test_a_model_that_the_engine_lacks_operators_for_may_fall_back_to_onnxruntime(
+    tmp_path: Path,
+) -> None:
+    path = forest(tmp_path / "model.onnx")
+    assert refusal(path)[0] == FailureReason.BUILD_FAILED
+    selection = built(path, FALLBACK).selection
+    first, second = selection.candidates
+    assert "TreeEnsembleClassifier" in first.problem
+    assert (second.engine, selection.taken()) == ("ONNXRuntime", second)
+    assert selection.choice.startswith("OpenVINO ")
+    assert "cannot be had" in selection.choice
+
+
+def test_where_the_engine_can_be_had_it_serves_although_it_might_fall_back(tmp_path: Path) -> None:
+    selection = built(convolutional(tmp_path / "model.onnx"), FALLBACK).selection
+    assert [one.engine for one in selection.candidates] == ["OpenVINO"]
+
+
+@pytest.mark.usefixtures("altered")
+def test_other_answers_are_no_reason_to_fall_back(tmp_path: Path) -> None:
+    path = linear_model(tmp_path / "model.onnx", "batch")
+    assert refusal(path, FALLBACK)[0] == FailureReason.PARITY_FAILED
+
+
+def test_thresholds_and_samples_are_given_on_the_command_line(tmp_path: Path) -> None:
+    path = linear_model(tmp_path / "model.onnx", "batch")
+    np.savez(tmp_path / "golden.npz", x=np.ones((4, 64), np.float32))
+    options = ("--engine", "OpenVINO", "--cache-dir", tmp_path / "cache", "--tolerance", "0.5%")
+    golden = ("--golden", tmp_path / "golden.npz", "--agreement", "75%", "--fallback")
+    made = command("build", path, *options, *golden, "--output", tmp_path / "engine")
+    assert made.returncode == 0, made.stderr
+    table = msgspec.json.decode((tmp_path / "engine/engines.json").read_bytes(), type=Selection)
+    report = table.taken().parity
+    assert report is not None
+    assert (report.golden, report.samples) == ("golden.npz", 4)
+    assert (report.thresholds.tolerance, report.thresholds.agreement) == (0.005, 0.75)
+    wrong = command("build", path, "--output", tmp_path, "--cosine", "120%")
+    assert (wrong.returncode, "write one like 99.5%" in wrong.stderr) == (2, True)
 
 
 def test_what_was_built_and_proven_once_is_not_built_or_proven_again(
@@ -406,7 +471,7 @@ def test_a_cache_that_is_full_is_told_and_keeps_no_half_engine(tmp_path: Path) -
     reason, message = failure_of(command("build", path, *options, preexec_fn=little_room))
     assert reason == FailureReason.CACHE_UNUSABLE
     assert f"cannot write to {cache}" in message
-    assert [entry.suffix for entry in (cache / "engines").iterdir()] == [".lock"] * 2
+    assert {entry.suffix for entry in (cache / "engines").iterdir()} == {".lock", ".used"}
     assert not (tmp_path / "engine").exists()
 
 

@@ -12,10 +12,16 @@ from tests.component.engine_models import cancelling, slow
 from tests.e2e.world import Model, in_thread, nobody_noticed, until
 
 
+def desired(model: Model) -> dict[str, Any]:
+    """The revision that the spec asks for."""
+    status = model.status
+    found: dict[str, Any] = next(r for r in status["revisions"] if r["name"] == status["desired"])
+    return found
+
+
 def told(model: Model) -> tuple[str, str]:
     """The reason and message of the revision that the spec asks for."""
-    status = model.status
-    revision = next(r for r in status["revisions"] if r["name"] == status["desired"])
+    revision = desired(model)
     return revision.get("reason", ""), revision.get("message", "")
 
 
@@ -30,24 +36,26 @@ async def test_an_engine_serves_only_when_it_gives_the_models_own_answers(
         await in_thread("it is told", lambda: told(model)[0] == "BuildFailed")
         assert "ArrayFeatureExtractor" in told(model)[1]
         # What can be built, and gives other answers; or what this processor cannot compute at all.
-        engine = {"type": "OpenVINO", "precision": lowest or "BF16"}
+        engine: dict[str, Any] = {"type": "OpenVINO", "precision": lowest or "BF16"}
         reason = "ParityFailed" if lowest else "EngineUnavailable"
         model.apply("v2", model={"uri": f"file://{breaking}"}, engine=engine, replicas=1)
         await in_thread("it is told", lambda: told(model)[0] == reason)
         if lowest:
             assert 'output "y"[' in told(model)[1]
         assert reason in str(model.condition("Ready"))
-        # What is right is promoted.
-        model.apply("v2", engine={"type": "Auto"}, replicas=1)
+        # What is right is promoted: here by an engine that it may fall back to.
+        engine = {"type": "OpenVINO", "onUnsupported": "Fallback", "parity": {"tolerance": "1%"}}
+        model.apply("v2", engine=engine, replicas=1)
         await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+        await in_thread("its engines are told", lambda: desired(model).get("engines"))
+        first, second = desired(model)["engines"]["tried"]
+        assert "ArrayFeatureExtractor" in first["problem"]
+        assert (second["engine"], second["parity"], second["chosen"]) == (
+            "ONNXRuntime",
+            "Same",
+            True,
+        )
     nobody_noticed(traffic.account)
-
-
-def desired(model: Model) -> dict[str, Any]:
-    """The revision that the spec asks for."""
-    status = model.status
-    found: dict[str, Any] = next(r for r in status["revisions"] if r["name"] == status["desired"])
-    return found
 
 
 def test_building_is_seen_while_it_lasts_and_a_second_rollout_of_the_model_builds_nothing(

@@ -17,7 +17,8 @@ from kohort.analysis.shares import requests, shares
 from kohort.analysis.split import split
 from kohort.api.analysis import Metric, MetricName
 from kohort.api.cohorts import Cohort, Step, Until
-from kohort.api.spec import Model, Spec
+from kohort.api.model import Model
+from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, EngineTable, Phase, Status
 from kohort.contract import MIRROR
 from kohort.observe.counters import Cell

@@ -19,6 +19,9 @@ from kohort.act.manifests import (
 )
 from kohort.api.spec import Spec
 from kohort.contract import LABEL_MODEL, LABEL_REVISION
+from kohort_server.building import GoldenFile, Request
+from kohort_server.gate.parity import Limits
+from kohort_server.main import options_of, parse
 
 OWNER = Owner("shop", "burger", "uid-1")
 
@@ -30,6 +33,26 @@ def spec(**fields: Any) -> Spec:
 def server(template: dict[str, Any]) -> dict[str, Any]:
     (found,) = (c for c in template["spec"]["containers"] if c["name"] == "server")
     return dict(found)
+
+
+def test_the_server_understands_what_the_engine_shall_be() -> None:
+    digest = "sha256:" + "0" * 64
+    parity = {
+        "golden": {"uri": "https://h/golden.npz", "digest": digest},
+        "tolerance": "0.5%",
+        "agreement": "99%",
+    }
+    engine = {"type": "OpenVINO", "precision": "BF16", "parity": parity}
+    asked = spec(engine={**engine, "onUnsupported": "Fallback"})
+    args = server(pod_template(OWNER, "burger-1", asked, "image:1"))["args"]
+    told = options_of(parse([*args, "--threads=2"])).engine
+    golden = GoldenFile("https://h/golden.npz", digest)
+    assert told == Request("OpenVINO", "BF16", 2, golden, Limits(0.005, None, 0.99), True)
+
+
+def test_a_plain_engine_is_asked_for_with_what_any_server_knows() -> None:
+    args = server(pod_template(OWNER, "burger-1", spec(), "image:1"))["args"]
+    assert [one for one in args if "golden" in one or "fallback" in one or "tolerance" in one] == []
 
 
 def test_the_server_is_told_what_to_serve_and_where_to_listen() -> None:

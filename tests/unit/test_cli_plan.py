@@ -18,7 +18,8 @@ from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin
 from kohort.api.analysis import Analysis, Metric, MetricName
 from kohort.api.cohorts import Cohort, Pause, Step, Until
-from kohort.api.spec import Model, Spec
+from kohort.api.model import Model
+from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
 from kohort.cli.differences import differences, three_way_patch
 from kohort.cli.foresight import Foresight, released, serving

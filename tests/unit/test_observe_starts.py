@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.api.status import Parity
+from kohort.api.status import ParityResult
 from kohort.contract import Start, TriedEngine
 from kohort.observe.starts import MAX_ANSWER_BYTES, doing, read_start, slowest, table
 
@@ -74,7 +74,7 @@ def test_whatever_a_pod_tells_fits_into_status_on_lines_of_their_own(start: Star
         assert text.isprintable()
         assert len(engine.problem) <= 512
         assert len(engine.max_error) <= 16
-        assert engine.parity in (None, *Parity)
+        assert engine.parity in (None, *ParityResult)
         assert 0 <= engine.rows_per_second < 2**53
     # The very bytes of status can be read again.
     assert msgspec.json.decode(msgspec.json.encode(made), type=type(made)) == made

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.api.cohorts import Cohort, Step
+from kohort.api.model import Model
 from kohort.api.routing import Preview
-from kohort.api.spec import Model, Spec
+from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Status
 from kohort.route.table import (
     CohortRoute,

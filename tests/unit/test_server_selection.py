@@ -78,6 +78,8 @@ def test_it_is_said_why_an_engine_is_taken() -> None:
     assert selection(ours, other).choice == (
         "the fastest with the model's own answers: 50% faster than ONNXRuntime 1.2 FP32"
     )
+    much = candidate("OpenVINO", 3100)
+    assert selection(ours, much).choice.endswith("3.1 times as fast as ONNXRuntime 1.2 FP32")
     near = candidate("OpenVINO", 1030)
     assert selection(ours, near).choice == (
         "OpenVINO 1.2 FP32 is only 3.0% faster: less than 5% is not worth a change"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from kohort.act.merge import Json, merged
+from kohort.api.engine import Engine, OnUnsupported, Parity
 from kohort.api.spec import GPU, Spec
 from kohort.contract import (
     ANNOTATION_APPLIED,
@@ -159,8 +160,7 @@ def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             spec.model.uri,
             f"--name={owner.name}",
             f"--revision={revision}",
-            f"--engine={spec.engine.type.value}",
-            f"--precision={spec.engine.precision.value}",
+            *_engine(spec.engine),
             "--host=$(POD_IP)",
             f"--port={PORT_SERVER}",
             f"--cache-dir={CACHE_DIRECTORY}",
@@ -184,6 +184,24 @@ def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
         },
         "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIRECTORY}],
     }
+
+
+def _engine(engine: Engine) -> list[str]:
+    parity = engine.parity or Parity()
+    golden = parity.golden
+    given = {
+        "golden": golden and golden.uri,
+        "golden-digest": golden and golden.digest,
+        "tolerance": parity.tolerance,
+        "cosine": parity.cosine,
+        "agreement": parity.agreement,
+    }
+    return [
+        f"--engine={engine.type.value}",
+        f"--precision={engine.precision.value}",
+        *(f"--{name}={value}" for name, value in given.items() if value),
+        *(["--fallback"] if engine.on_unsupported is OnUnsupported.FALLBACK else []),
+    ]
 
 
 def _probe(path: str, *, period: int, failures: int) -> Json:

@@ -14,6 +14,8 @@ import msgspec.yaml
 
 from kohort.api import analysis as analysis_types
 from kohort.api import cohorts as cohort_types
+from kohort.api import engine as engine_types
+from kohort.api import model as model_types
 from kohort.api import prometheus as prometheus_types
 from kohort.api import routing as routing_types
 from kohort.api import spec as spec_types
@@ -24,6 +26,8 @@ Schema = dict[str, Any]
 
 TYPES = (
     spec_types,
+    model_types,
+    engine_types,
     cohort_types,
     analysis_types,
     prometheus_types,

@@ -14,80 +14,10 @@ from msgspec import Meta, field
 from kohort.api.analysis import Analysis
 from kohort.api.base import SpecStruct, rules
 from kohort.api.cohorts import Cohort
+from kohort.api.engine import ENGINE_RULES, Engine
+from kohort.api.model import Model, digest_rule
 from kohort.api.quantity import Duration
 from kohort.api.routing import HeaderName, Preview, Route
-
-
-class EngineType(StrEnum):
-    """What runs the model."""
-
-    ONNX_RUNTIME = "ONNXRuntime"
-    OPENVINO = "OpenVINO"
-    AUTO = "Auto"
-
-
-class Model(SpecStruct, frozen=True):
-    """The model to serve."""
-
-    uri: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=2048,
-            description="Where the model is: file:///PATH (a path inside the pod) or http(s)://…",
-            extra_json_schema=rules(
-                (
-                    "self.startsWith('file:///') || self.startsWith('http://') || self.startsWith('https://')",
-                    "uri must start with file:///, http:// or https://",
-                ),
-                (
-                    "!self.matches('^https?://([/?#]|$)')",
-                    "uri must name a host after http:// or https://",
-                ),
-                (
-                    "!self.matches('^https?://[^/?#]*@')",
-                    "uri must not hold a user or password: it is shown in status and events",
-                ),
-            ),
-        ),
-    ]
-    digest: Annotated[
-        str,
-        Meta(
-            pattern=r"^(sha256:[0-9a-f]{64})?$",
-            max_length=71,
-            description="sha256:… of the model file; a file with another digest is never served. "
-            "Required for http(s).",
-        ),
-    ] = ""
-
-
-class Precision(StrEnum):
-    """The number format that a network computes in."""
-
-    FP32 = "FP32"
-    BF16 = "BF16"
-    FP16 = "FP16"
-
-
-class Engine(SpecStruct, frozen=True):
-    """How the model is run."""
-
-    type: Annotated[
-        EngineType,
-        Meta(
-            description="ONNXRuntime runs the model as it is. OpenVINO is built and compared with it "
-            "when a pod starts. Auto builds all that the pod has, and takes the fastest that gives the "
-            "same answers. What is built is kept in the volume called cache."
-        ),
-    ] = EngineType.ONNX_RUNTIME
-    precision: Annotated[
-        Precision,
-        Meta(
-            description="The lowest that may be computed in. Answers in a lower one are compared with the "
-            "model's own before any client gets them."
-        ),
-    ] = Precision.FP32
 
 
 class GPUCapacity(StrEnum):
@@ -167,26 +97,12 @@ class Spec(SpecStruct, frozen=True):
         Model,
         Meta(
             description="The model. Another uri or digest is a new revision.",
-            extra_json_schema=rules(
-                (
-                    "self.uri.startsWith('file:') || (has(self.digest) && self.digest != '')",
-                    "a model from http(s) can change under you: set digest to sha256:… of the file",
-                )
-            ),
+            extra_json_schema=rules(digest_rule("a model")),
         ),
     ]
     engine: Annotated[
         Engine,
-        Meta(
-            description="How the model is run.",
-            extra_json_schema=rules(
-                (
-                    "!has(self.precision) || self.precision == 'FP32' || self.type != 'ONNXRuntime'",
-                    "ONNXRuntime computes in the model's own precision: set type to OpenVINO or Auto with "
-                    "another one",
-                )
-            ),
-        ),
+        Meta(description="How the model is run.", extra_json_schema=rules(*ENGINE_RULES)),
     ] = field(default_factory=Engine)
     replicas: Annotated[
         int,

@@ -211,7 +211,7 @@ class CohortStatus(StatusStruct, frozen=True):
     ] = ()
 
 
-class Parity(StrEnum):
+class ParityResult(StrEnum):
     """Whether an engine gives the model's own answers."""
 
     SAME = "Same"
@@ -227,7 +227,7 @@ class EngineStatus(StatusStruct, frozen=True):
         str, Meta(max_length=32, description="The number format that it really computes in.")
     ] = ""
     parity: Annotated[
-        Parity | None,
+        ParityResult | None,
         Meta(description="Whether its answers are the model's own; absent where it never ran."),
     ] = None
     max_error: Annotated[

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from kohort.api.status import EngineStatus, EngineTable, Parity, Status
+from kohort.api.status import EngineStatus, EngineTable, ParityResult, Status
 from kohort.cli.cluster import not_found
 from kohort.cli.options import add_command, connect
 from kohort.cli.terminal import print_data, show
@@ -20,7 +20,7 @@ from kohort.cli.view import ViewError, read_status, roles
 from kohort.cli.words import clean, uri_tail
 
 WIDE = 110  # columns from which on all figures are shown
-_ANSWERS = {Parity.SAME: ("same", "green"), Parity.DIFFERS: ("differ", "bold red")}
+_ANSWERS = {ParityResult.SAME: ("same", "green"), ParityResult.DIFFERS: ("differ", "bold red")}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from kohort.api.spec import Model, Spec
+from kohort.api.model import Model
+from kohort.api.spec import Spec
 from kohort.api.status import Status
 from kohort.cli.cluster import (
     APPLY_PATCH,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from kohort.api.status import EngineStatus, EngineTable, Parity
+from kohort.api.status import EngineStatus, EngineTable, ParityResult
 from kohort.contract import PORT_SERVER, START_PATH, Stage, Start, TriedEngine
 from kohort.plan.world import Problem
 
@@ -109,7 +109,7 @@ def _engine(tried: TriedEngine) -> EngineStatus:
         engine=_plain(tried.engine, 32),
         version=_plain(tried.version, 64),
         precision=_plain(tried.precision, 32),
-        parity=Parity(tried.parity) if tried.parity in set(Parity) else None,
+        parity=ParityResult(tried.parity) if tried.parity in set(ParityResult) else None,
         max_error=f"{tried.max_error:.1e}" if tried.parity else "",
         latency_micros=_count(tried.micros),
         best_rows=_count(tried.best_rows),

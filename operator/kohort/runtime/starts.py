@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from kohort.api.spec import Engine
+from kohort.api.engine import Engine
 from kohort.contract import Start
 from kohort.observe.objects import Pod
 from kohort.observe.starts import Started, doing, slowest, table

@@ -23,7 +23,6 @@ from kohort_server.engine.interface import (
     same_extents,
 )
 from kohort_server.errors import StartFailure
-from kohort_server.model.source import digest_of
 
 MAX_GOLDEN_BYTES = 4 << 30  # unpacked
 DRAWN = "drawn from the signature"
@@ -88,14 +87,6 @@ def drawn(signature: Signature, extent: int, batch: BatchDimension) -> Golden:
             for row in range(len(array)):
                 array[row] *= array.dtype.type(SIZES[row % len(SIZES)])
     return Golden(DRAWN, inputs, at_once * len(parts))
-
-
-def digest_of_golden(path: Path) -> str:
-    """The digest of a file of samples; raises `StartFailure` with ModelInvalid where there is none."""
-    try:
-        return digest_of(path)
-    except OSError as error:
-        raise unfit(path, f"cannot be read: {error.strerror}; check the path") from error
 
 
 def read(path: Path, signature: Signature, whole: bool = False) -> Golden:

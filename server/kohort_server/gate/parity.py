@@ -37,6 +37,21 @@ DEFAULTS = {
 }
 
 
+class Limits(msgspec.Struct, frozen=True, rename="camel"):
+    """What somebody wants of the thresholds; the others are as usual."""
+
+    tolerance: float | None = None
+    cosine: float | None = None
+    agreement: float | None = None
+
+    def over(self, usual: Thresholds) -> Thresholds:
+        """The thresholds that hold."""
+        wanted = {
+            name: value for name, value in msgspec.structs.asdict(self).items() if value is not None
+        }
+        return msgspec.structs.replace(usual, **wanted)
+
+
 class Failure(msgspec.Struct, frozen=True, rename="camel"):
     """One way in which an engine's answers are other ones."""
 

@@ -74,7 +74,7 @@ def local_file(uri: str) -> Path:
     if not path.is_file():
         raise StartFailure(
             FailureReason.MODEL_NOT_FOUND,
-            f"there is no file {path}; check model.uri and that its volume is mounted",
+            f"there is no file {path}; check the uri and that its volume is mounted",
         )
     return path
 
