@@ -27,7 +27,7 @@ _Z = NormalDist().inv_cdf(1 - ALPHA)
 
 
 def capital(run: Run, bets: Array = _BETS, margin: float = 0.0) -> Array:
-    """Log of the mean capital after each scrape: ``betting.raised`` and ``log_mean`` at once."""
+    """Log of the mean capital after each scrape: ``betting.raised`` of all scrapes at once."""
     canary, canary_failed, stable, stable_failed = run.arms
     both = (canary > 0) & (stable > 0)
     share = np.where(both, canary / np.maximum(1, canary + stable), 0.0)
@@ -35,7 +35,11 @@ def capital(run: Run, bets: Array = _BETS, margin: float = 0.0) -> Array:
     gain = canary_failed[:, None] * np.log(bets * for_stable)
     gain += stable_failed[:, None] * np.log(for_stable)
     gain -= canary[:, None] * margin * (bets * for_stable - 1)
-    logs = np.where(both[:, None], gain, 0.0).cumsum(axis=0)
+    return mean_capital(np.where(both[:, None], gain, 0.0).cumsum(axis=0))
+
+
+def mean_capital(logs: Array) -> Array:
+    """Log of the mean capital of all bets: ``betting.log_mean`` of many rows."""
     highest = logs.max(axis=1, keepdims=True)
     result: Array = highest[:, 0] + np.log(np.exp(logs - highest).mean(axis=1))
     return result
@@ -49,7 +53,7 @@ def single_requests(run: Run) -> int | None:
 def kohort(run: Run) -> int | None:
     """Both layers: ``sequential.advance`` with all scrapes at once."""
     log_capital = capital(run)
-    failures = run.failed.sum(axis=(1, 2)).cumsum()
+    failures = (run.arms[1] + run.arms[3]).cumsum()
     weights = run.world.weight_of_scrape
     before = past(run)
     looked_at = 0.0
@@ -68,7 +72,7 @@ def kohort(run: Run) -> int | None:
 def proofs(run: Run, margin: float) -> tuple[int | None, int | None]:
     """When single requests prove that the canary is not worse by a margin, and when Kohort says so."""
     proven = capital(run, _PROOF, margin) >= math.log(1 / BETA)
-    requests = run.requests.sum(axis=(1, 2)).cumsum()
+    requests = (run.arms[0] + run.arms[2]).cumsum()
     canary, border = canary_slots(run.world.weights[0][1], run.salt)
     looked_at = 0.0
     for scrape in np.flatnonzero(proven).tolist():

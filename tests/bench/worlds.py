@@ -1,16 +1,17 @@
 """Simulated clients of a rollout: what gateways would count, by scrape, slot and arm.
 
 Clients differ in how much they send (Zipf) and how often they fail (Beta), stay on their slot, and can
-fail in bursts. Between scrapes requests come at random (Poisson), so that what clients of one slot and
-arm send adds up to two Poisson numbers: requests that fail and requests that do not.
+fail in bursts. Between scrapes requests come at random (Poisson), so that what clients of one arm send
+adds up to two Poisson numbers, requests that fail and requests that do not, and is shared out to slots
+by what clients of each slot send. Slots are shared out only when somebody looks at them, which is seldom.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from kohort.contract import SLOTS
 
 Numbers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,35 +68,90 @@ class World:
 
 @dataclass(frozen=True)
 class Run:
-    """One rollout. Arrays by scrape, slot, arm (0 stable, 1 canary); ``past_…`` by slot."""
+    """One rollout.
+
+    ``drawn``: good and failed requests by scrape and arm (0 stable, 1 canary), before any is lost.
+    ``expected``: how many there are on average, for each step by kind, scrape, slot and arm. ``kept``: by
+    scrape, whether it was read; what a lost one misses comes with the next. ``past_…`` by slot.
+    """
 
     world: World
     salt: str
-    requests: Numbers
-    failed: Numbers
+    drawn: Numbers
+    expected: tuple[Shares, ...]
+    kept: Flags
     past_requests: Numbers
     past_failed: Numbers
+    random: np.random.Generator
 
     @cached_property
     def arms(self) -> tuple[Shares, Shares, Shares, Shares]:
         """By scrape: requests and failures of the canary, then of stable."""
-        requests, failed = (
-            self.requests.sum(axis=1, dtype=float),
-            self.failed.sum(axis=1, dtype=float),
-        )
+        good, failed = _as_read(self.drawn.astype(float), self.kept)
+        requests = good + failed
         return requests[:, 1], failed[:, 1], requests[:, 0], failed[:, 0]
 
+    @property
+    def requests(self) -> Numbers:
+        """By scrape, slot and arm."""
+        return self._slots[0]
 
-def runs(world: World, count: int, seed: int) -> Iterator[Run]:
-    """So many rollouts, the same ones for the same seed."""
-    random = np.random.default_rng(seed)
-    for _ in range(count):
-        yield _run(world, random)
+    @property
+    def failed(self) -> Numbers:
+        """By scrape, slot and arm."""
+        return self._slots[1]
+
+    @cached_property
+    def _slots(self) -> Numbers:
+        shared = np.zeros((2, self.world.scrapes, SLOTS, 2), np.int64)
+        first = 0
+        for step in self.expected:
+            scrapes = slice(first, first + step.shape[1])
+            for kind, arm in np.ndindex(2, 2):
+                drawn, expected = self.drawn[kind, scrapes, arm], step[kind, :, :, arm]
+                shared[kind, scrapes, :, arm] = share_out(self.random, drawn, expected)
+            first = scrapes.stop
+        good, failed = _as_read(shared, self.kept)
+        return np.stack((good + failed, failed))
+
+
+def share_out(random: np.random.Generator, counts: Numbers, expected: Shares) -> Numbers:
+    """Counts by scrape, shared out to slots in proportion to what is expected of each scrape and slot."""
+    shared = np.zeros((len(counts), SLOTS), np.int64)
+    if not expected.strides[0]:  # all scrapes are one in memory
+        expected = expected[:1]
+    sends = expected.any(axis=0)
+    if sends.any():
+        total = expected.sum(axis=1, keepdims=True)
+        shares = expected[:, sends] / np.where(total, total, 1.0)
+        shared[:, sends] = random.multinomial(counts, shares)
+    return shared
+
+
+def _as_read(counts: npt.NDArray[np.generic], kept: Flags) -> npt.NDArray[np.generic]:
+    """Counts by kind, scrape and more, with those of lost scrapes in the next one that was read."""
+    if kept.all():
+        return counts
+    ends = np.flatnonzero(kept)
+    sums = counts.cumsum(axis=1)[:, ends]
+    read = np.zeros_like(counts)
+    read[:, ends] = np.diff(sums, axis=1, prepend=0)
+    return read
+
+
+Worlds = World | Callable[[np.random.Generator], World]
+"""One world for all runs, or how each run draws its own."""
+
+
+def runs(worlds: Worlds, numbers: int | range, seed: int) -> Iterator[Run]:
+    """So many rollouts, or those of these numbers; each is the same for the same seed and number."""
+    for number in range(numbers) if isinstance(numbers, int) else numbers:
+        random = np.random.default_rng((seed, number))
+        yield _run(worlds if isinstance(worlds, World) else worlds(random), random)
 
 
 def _run(world: World, random: np.random.Generator) -> Run:
-    traffic = np.arange(1.0, world.clients + 1) ** -world.zipf
-    traffic *= world.rate * world.scrape / traffic.sum()
+    traffic = _traffic(world)
     slot = random.integers(0, SLOTS, world.clients)
     # A client's place within its slot decides on which side of a border it is.
     place = random.random(world.clients)
@@ -107,17 +164,29 @@ def _run(world: World, random: np.random.Generator) -> Run:
     worse[random.random(world.clients) < world.broken] = 1.0
     clients = _Clients(world, slot, traffic)
     pasts = round(world.past / world.scrape)
-    past = clients.send(random, failing, np.zeros(world.clients, bool), range(pasts))
+    past = clients.expected(random, failing, np.zeros(world.clients, bool), range(pasts))
     parts, scrape = [], 0
     for seconds, weight in world.weights:
         canary = position < weight * SLOTS / 100
         rates = np.where(canary, worse, failing)
         scrapes = range(scrape, scrape + round(seconds / world.scrape))
-        parts.append(clients.send(random, rates, canary, scrapes))
+        parts.append(clients.expected(random, rates, canary, scrapes))
         scrape = scrapes.stop
-    requests, failed = np.concatenate(parts, axis=1)
-    _mishaps(world, random, requests, failed)
-    return Run(world, salt, requests, failed, *past.sum(axis=(1, 3)))
+    drawn = np.concatenate([random.poisson(_of_arms(part)) for part in parts], axis=1)
+    past_good, past_failed = random.poisson(past.sum(axis=(1, 3)))
+    reset = random.random(world.scrapes) < world.resets
+    drawn[:, reset] = random.binomial(drawn[:, reset], 0.5)
+    kept = random.random(world.scrapes) >= world.lost
+    kept[-1] = True
+    return Run(world, salt, drawn, tuple(parts), kept, past_good + past_failed, past_failed, random)
+
+
+@lru_cache(maxsize=8)
+def _traffic(world: World) -> Shares:
+    """What each client sends in a scrape."""
+    traffic: Shares = np.arange(1.0, world.clients + 1) ** -world.zipf
+    traffic *= world.rate * world.scrape / traffic.sum()
+    return traffic
 
 
 def _factor(world: World, failing: Shares, traffic: Shares) -> float:
@@ -148,40 +217,29 @@ class _Clients:
     slot: Numbers
     traffic: Shares
 
-    def send(
-        self,
-        random: np.random.Generator,
-        failing: Shares,
-        canary: npt.NDArray[np.bool_],
-        scrapes: range,
-    ) -> Numbers:
-        """Requests, then failures; by scrape, slot and arm."""
+    def expected(
+        self, random: np.random.Generator, failing: Shares, canary: Flags, scrapes: range
+    ) -> Shares:
+        """Good requests, then failures, on average; by scrape, slot and arm."""
         cell = self.slot * 2 + canary
-        expected = np.empty((2, len(scrapes), 2 * SLOTS))
         alike = not self.world.bursts and not self.world.daily
-        for place, scrape in enumerate(scrapes):
-            if place and alike:
-                expected[:, 1:] = expected[:, :1]
-                break
+        result = np.empty((2, 1 if alike else len(scrapes), SLOTS * 2))
+        for place, scrape in enumerate(scrapes[: result.shape[1]]):
             swing = 1 + self.world.daily * np.sin(2 * np.pi * scrape / self.world.scrapes)
             rates = np.minimum(1.0, failing * swing)
             if self.world.bursts:
                 rates = (random.random(len(rates)) < rates).astype(float)
             sent = self.traffic * swing
-            expected[0, place] = np.bincount(cell, sent * (1 - rates), 2 * SLOTS)
-            expected[1, place] = np.bincount(cell, sent * rates, 2 * SLOTS)
-        good, bad = random.poisson(expected).reshape(2, len(scrapes), SLOTS, 2)
-        return np.stack((good + bad, bad))
+            bad = np.bincount(cell, sent * rates, SLOTS * 2)
+            result[0, place] = np.maximum(0.0, np.bincount(cell, sent, SLOTS * 2) - bad)
+            result[1, place] = bad
+        shape = (2, len(scrapes), SLOTS, 2)
+        return np.broadcast_to(result.reshape(2, -1, SLOTS, 2), shape)
 
 
-def _mishaps(world: World, random: np.random.Generator, requests: Numbers, failed: Numbers) -> None:
-    """What a lost scrape misses comes with the next one; what a reset loses never comes."""
-    for scrape in range(len(requests)):
-        if random.random() < world.resets:
-            kept = random.binomial(failed[scrape], 0.5)
-            requests[scrape] = kept + random.binomial(requests[scrape] - failed[scrape], 0.5)
-            failed[scrape] = kept
-        if random.random() < world.lost and scrape + 1 < len(requests):
-            for counts in (requests, failed):
-                counts[scrape + 1] += counts[scrape]
-                counts[scrape] = 0
+def _of_arms(expected: Shares) -> Shares:
+    """The sum over slots; of scrapes that are one in memory, only once."""
+    if expected.strides[1]:
+        result: Shares = expected.sum(axis=2)
+        return result
+    return np.broadcast_to(expected[:, :1].sum(axis=2), (2, expected.shape[1], 2))
