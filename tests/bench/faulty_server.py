@@ -1,8 +1,8 @@
 """The model server with faults: what a request is to meet is in its own numbers, and in FAULT.
 
-A request's row holds how far from failing it is, how many milliseconds it takes, and its client's group.
-It fails where the first number is below 1 and waits for so long before the model sees it: so clients
-can differ, and be the same on any revision. FAULT makes a revision worse: see ``FAULTS``.
+A request's row holds whether it fails, how many milliseconds it waits before the model sees it, its
+client's group, and a number drawn from [0, 1): so clients can differ, and be the same on any revision.
+FAULT makes a revision worse: see ``FAULTS``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LATE_MS = 60.0
 
 @dataclass(frozen=True)
 class Fault:
-    """``failing``: how many times as often requests fail. ``slower``: how many times as long those take
+    """``failing``: share of requests that fail besides. ``slower``: how many times as long those take
     that take ``beyond`` milliseconds at least. ``group``: whose requests all fail; 0: nobody's."""
 
-    failing: float = 1.0
+    failing: float = 0.0
     slower: float = 1.0
     beyond: float = 0.0
     group: int = 0
@@ -36,7 +36,7 @@ class Fault:
 
 FAULTS = {
     "none": Fault(),
-    "errors": Fault(failing=5.0),
+    "errors": Fault(failing=0.04),
     "latency": Fault(slower=1.5),
     "tail latency": Fault(slower=2.0, beyond=LATE_MS),
     "one group of clients": Fault(group=1),
@@ -47,8 +47,8 @@ def submit(batcher: Batcher, call: Call, fault: Fault, real: Any) -> None:
     """What stands in for ``Batcher.submit``."""
     _, data = call.inputs["x"]
     row = np.frombuffer(data, np.float32)[:NUMBERS] if not isinstance(data, np.ndarray) else data
-    margin, milliseconds, group, _ = row.reshape(-1).tolist()
-    if margin < fault.failing or (fault.group and group == fault.group):
+    fails, milliseconds, group, drawn = row.reshape(-1).tolist()
+    if fails or drawn < fault.failing or (fault.group and group == fault.group):
         raise RequestError(500, "a fault of the bench")
     if milliseconds >= fault.beyond:
         milliseconds *= fault.slower

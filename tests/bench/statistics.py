@@ -13,7 +13,6 @@ import math
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,8 +22,6 @@ from statistics import NormalDist
 import numpy as np
 
 from kohort.analysis.betting import requests_to_tell
-from kohort.analysis.confirming import look
-from kohort.analysis.split import canary_slots
 from tests.bench.cells import (
     AGAINST_OTHERS,
     EQUALLY_FAST,
@@ -35,8 +32,11 @@ from tests.bench.cells import (
     MARGINS,
     PROOFS,
     SLOWER,
+    WIDE,
+    WORST_LATENCY,
+    WORST_PROOFS,
 )
-from tests.bench.deciders import ALPHA, DECIDERS, kohort, past, proofs, since, single_requests
+from tests.bench.deciders import ALPHA, DECIDERS, kohort, proofs, single_requests
 from tests.bench.durations import Timing, ends
 from tests.bench.intervals import told
 from tests.bench.record import Record, Row
@@ -189,7 +189,8 @@ def promotions(record: Record, count: int) -> Table:
     for cell, world in PROOFS.items():
         for margin in MARGINS:
             worse = partial(proven, replace(world, added=margin), margin=margin, seed=SEED + 3)
-            seen = record.rows("proofs", f"{cell} {margin:g}", worse, count) != NEVER
+            wanted = count if (cell, margin) in WORST_PROOFS else max(50, count // 20)
+            seen = record.rows("proofs", f"{cell} {margin:g}", worse, wanted) != NEVER
             alone = f"{100 * seen[:, 0].mean():.1f}"
             proof = told(int(seen[:, 1].sum()), len(seen))
             rows.append((f"{cell}, {margin:.1%}", f"{len(seen):,}", alone, proof))
@@ -216,7 +217,8 @@ def latency(record: Record, count: int) -> Table:
     """False rollbacks of canaries that are as fast."""
     rows = []
     for cell, world in EQUALLY_FAST.items():
-        seen = record.rows("latency", cell, partial(slow, world, seed=SEED + 6), count) != NEVER
+        wanted = count if cell == WORST_LATENCY else max(50, count // 20)
+        seen = record.rows("latency", cell, partial(slow, world, seed=SEED + 6), wanted) != NEVER
         alone = f"{100 * seen[:, 0].mean():.1f}"
         rows.append((cell, f"{len(seen):,}", alone, told(int(seen[:, 1].sum()), len(seen))))
     return Table("latency", ("durations", "runs", "single requests, %", "Kohort, %"), rows)
@@ -252,37 +254,21 @@ def slowness(record: Record, count: int) -> Table:
     return Table("slowness", head, rows)
 
 
-def cost(record: Record, count: int) -> Table:
-    """Milliseconds of processor time of one look, the median of many; the worst is one with harm."""
-    rows = []
-    for weight in (1, 5, 10, 25, 50):
-        world = replace(World(harm=3, rate=200, concentration=5), weights=((300, weight),))
-        spent = []
-        for run in runs(world, 30, SEED + 5):
-            canary, border = canary_slots(weight, run.salt)
-            now = since(run, 0, world.scrapes - 1)
-            began = time.process_time()
-            look(past(run), now, canary, border, 20.0, ALPHA, sum(now.failed))
-            spent.append(1000 * (time.process_time() - began))
-        rows.append((f"{weight} %", f"{np.median(spent):.1f}", f"{max(spent):.1f}"))
-    return Table("cost", ("canary", "look, ms, median", "most"), rows)
-
-
 def tables(record: Record, count: int) -> dict[str, Callable[[], Table]]:
     """How to make each table; ``count`` runs for each headline cell."""
-    few, fewer = max(100, count // 10), max(50, count // 20)
+    some, few = max(100, count // 10), max(50, count // 20)
     return {
-        "cost": lambda: cost(record, count),
         "known": lambda: known(record, count),
         "headline": lambda: false_rollbacks("headline", HEADLINE, record, count),
+        "wide": lambda: false_rollbacks("wide", WIDE, record, some),
         "few": lambda: false_rollbacks("few", FEW, record, few),
-        "others": lambda: others(record, few),
-        "delays": lambda: others_delays(record, fewer),
+        "others": lambda: others(record, some),
+        "delays": lambda: others_delays(record, few),
         "detection": lambda: detection(record, few),
         "proofs": lambda: promotions(record, count),
-        "equals": lambda: equals(record, fewer),
+        "equals": lambda: equals(record, max(50, count // 100)),
         "latency": lambda: latency(record, count),
-        "slowness": lambda: slowness(record, fewer),
+        "slowness": lambda: slowness(record, max(50, count // 100)),
     }
 
 
