@@ -29,7 +29,7 @@ class Record:
 
     def rows(self, table: str, cell: str, measure: Measure, count: int) -> npt.NDArray[np.float64]:
         """At least ``count`` runs of a cell by run, those that are missing simulated now."""
-        path = self._directory / table / (re.sub(r"\W+", "-", cell.lower()) + ".txt")
+        path = self._path(table, cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         known = path.read_text().splitlines() if path.exists() else []
         missing = [range(first, first + CHUNK) for first in range(len(known), max(count, 1), CHUNK)]
@@ -40,6 +40,15 @@ class Record:
                 file.write("".join(f"{line}\n" for line in lines))
                 file.flush()
         return np.array([line.split() for line in known], float)
+
+    def known(self, table: str, cell: str) -> npt.NDArray[np.float64]:
+        """The runs of a cell that there are; empty without any."""
+        path = self._path(table, cell)
+        lines = path.read_text().splitlines() if path.exists() else []
+        return np.array([line.split() for line in lines], float)
+
+    def _path(self, table: str, cell: str) -> Path:
+        return self._directory / table / (re.sub(r"\W+", "-", cell.lower()) + ".txt")
 
     def _simulated(self, measure: Measure, chunks: list[range]) -> Iterator[list[Row]]:
         work = partial(_listed, measure)

@@ -212,11 +212,11 @@ class Lane:
         while time.monotonic() < end:
             await asyncio.sleep(LOOK_SECONDS)
             status = await asyncio.to_thread(self._status)
-            cohort = next(iter(status.get("cohorts", [])), {})
+            cohort: dict[str, Any] = next(iter(status.get("cohorts", [])), {})
             desired = status.get("desired")
             if not desired or desired == before.get("desired"):
                 continue
-            decided = next(iter(cohort.get("decisions", [])), {})
+            decided: dict[str, Any] = next(iter(cohort.get("decisions", [])), {})
             over = not before or decided.get("revision") == desired
             if over and cohort.get("phase") in RESTING:
                 return self._told(fault, desired, decided)
@@ -271,14 +271,8 @@ def report(rows: Iterable[dict[str, Any]]) -> str:
     by_fault = defaultdict(list)
     for row in rows:
         by_fault[row["fault"]].append(row)
-    head = [
-        "revision",
-        "rollouts",
-        "went back",
-        "seconds, median",
-        "most",
-        "canary failures, median",
-    ]
+    head = ["revision", "rollouts", "went back", "still held", "seconds, median", "most"]
+    head.append("canary failures, median")
     lines = [[*head, *(f"thresholds, {name}" for name in THRESHOLDS)]]
     lines.append(["---"] * len(lines[0]))
     for fault in FAULTS:
@@ -326,13 +320,13 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="file of rollouts, one a line")
     parser.add_argument("--seed", type=int, default=1, help="of clients")
     given = parser.parse_args()
-    server = {
+    server: dict[str, Any] = {
         "entrypoint": [sys.executable, "-m", "tests.bench.faulty_server"],
         "env": {"PYTHONPATH": str(Path(__file__).parents[2])},
     }
     with tempfile.TemporaryDirectory() as made:
         given.record = given.record or Path(made) / "rollouts"
-        known = {**images(), SERVER_IMAGE: server}
+        known: dict[str, dict[str, Any]] = {**images(), SERVER_IMAGE: server}
         with Cluster(Path(made) / "cluster", images=known, back_off_cap=1.0) as cluster:
             asyncio.run(measure(cluster, given, Path(made)))
         print(report(map(json.loads, given.record.read_text().splitlines())))

@@ -102,7 +102,7 @@ class Run:
         return self._slots[1]
 
     @cached_property
-    def _slots(self) -> Numbers:
+    def _slots(self) -> tuple[Numbers, Numbers]:
         shared = np.zeros((2, self.world.scrapes, SLOTS, 2), np.int64)
         first = 0
         for step in self.expected:
@@ -112,7 +112,7 @@ class Run:
                 shared[kind, scrapes, :, arm] = share_out(self.random, drawn, expected)
             first = scrapes.stop
         good, failed = _as_read(shared, self.kept)
-        return np.stack((good + failed, failed))
+        return good + failed, failed
 
 
 def share_out(random: np.random.Generator, counts: Numbers, expected: Shares) -> Numbers:
