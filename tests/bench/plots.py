@@ -37,7 +37,7 @@ STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "
 
 def shares(seen: Mapping[str, np.ndarray[Any, Any]], allowed: float, title: str) -> Figure:
     """Wrong ends in percent by world, with intervals; rows are seconds of both layers and of the first."""
-    figure = Figure(figsize=(7.2, 0.9 + 0.24 * len(seen)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.2 + 0.24 * len(seen)), layout="constrained")
     axes = figure.subplots()
     for place, rows in enumerate(seen.values()):
         alone, both = ((rows[:, column] != NEVER).sum() for column in (0, 1))
@@ -48,7 +48,7 @@ def shares(seen: Mapping[str, np.ndarray[Any, Any]], allowed: float, title: str)
     axes.axvline(100 * allowed, color=GREY, ls="--", lw=1)
     labels = [f"{cell}  ({len(rows):,} runs)" for cell, rows in seen.items()]
     axes.set_yticks(range(len(seen)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(seen) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.set_xlim(LEAST, 100)
     axes.set_xticks([0.01, 0.1, 1, 10, 100], ["≤ .01", ".1", "1", "10", "100"])
