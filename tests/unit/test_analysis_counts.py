@@ -149,15 +149,16 @@ def growing(canary: float, stable: float, looks: int = 60) -> list[Row]:
     ]
 
 
-def test_a_canary_with_more_bad_ones_goes_back_with_figures() -> None:
-    told = seen(growing(0.05, 0.01))
-    assert told.verdict is Verdict.FAIL
+def test_a_canary_with_more_bad_ones_is_accused_with_figures_and_not_sent_back() -> None:
+    told = seen(growing(0.05, 0.01, 200))
+    assert (told.verdict, told.undecided) == (Verdict.INSUFFICIENT, True)
     assert " of the canary were bad against " in told.message
+    assert "tell no client slots (slotLabel), so that it may be a few clients" in told.message
 
 
-def test_a_canary_with_fewer_good_ones_goes_back_whether_they_are_rare_or_common() -> None:
-    assert seen(growing(0.01, 0.03), GOOD).verdict is Verdict.FAIL
-    assert seen(growing(0.95, 0.99), GOOD).verdict is Verdict.FAIL
+def test_a_canary_with_fewer_good_ones_is_accused_whether_they_are_rare_or_common() -> None:
+    assert seen(growing(0.01, 0.03), GOOD).undecided
+    assert seen(growing(0.95, 0.99), GOOD).undecided
 
 
 def test_a_canary_that_is_better_is_proven_to_be_no_worse() -> None:
@@ -165,9 +166,9 @@ def test_a_canary_that_is_better_is_proven_to_be_no_worse() -> None:
     assert seen(growing(0.05, 0.01), GOOD).verdict is Verdict.PASS
 
 
-def test_harm_within_the_margin_sends_nobody_back() -> None:
+def test_harm_within_the_margin_accuses_nobody() -> None:
     lenient = structs.replace(BAD, margin="6%")
-    assert seen(growing(0.05, 0.01), lenient).verdict is not Verdict.FAIL
+    assert not seen(growing(0.05, 0.01), lenient).undecided
 
 
 def test_a_goal_is_proven_within_its_margin() -> None:
@@ -178,13 +179,21 @@ def test_a_goal_is_proven_within_its_margin() -> None:
     assert counts.proof_share(told, RATES.beta) == 1.0
 
 
-def test_what_would_do_for_single_requests_does_not_where_nobody_tells_slots() -> None:
-    rows = growing(0.05, 0.01)
+def test_an_accusation_ends_when_the_evidence_does() -> None:
+    rows = growing(0.05, 0.01, 10)
+    accused = seen(rows)
+    assert accused.undecided
+    assert counts.accused(accused, RATES.alpha)
+    well = [totals(900 + n * 100, 45, 8100 + n * 900, 81 + n * 9) for n in range(1, 40)]
+    assert not seen([*rows, *well]).undecided
+
+
+def test_a_proof_by_single_requests_alone_must_be_surer_where_nobody_tells_slots() -> None:
+    rows = growing(0.01, 0.05)
     told = [seen(rows[:looks]) for looks in range(2, len(rows))]
-    accused = [e for e in told if counts.accused(e, RATES.alpha)]
-    assert accused[0].verdict is Verdict.INSUFFICIENT
-    assert "these counters tell no client slots, so that chance 1 in " in accused[0].message
-    assert told[-1].verdict is Verdict.FAIL
+    short = [e for e in told if 0.5 < counts.proof_share(e, RATES.beta) < 1]
+    assert "these counters tell no client slots, so that chance 1 in " in short[-1].message
+    assert told[-1].verdict is Verdict.PASS
 
 
 def test_nothing_is_counted_before_the_snapshot() -> None:
@@ -295,7 +304,7 @@ def test_a_state_of_another_version_begins_anew_and_fail_is_final() -> None:
     evidence = structs.replace(seen(growing(0.03, 0.01, 5)), state="7:what")
     again = after(evidence, reading(1000, totals(3000, 90, 30000, 300)))
     assert "started anew" in again.message
-    failed = seen(growing(0.05, 0.01))
+    failed = structs.replace(seen(growing(0.05, 0.01)), verdict=Verdict.FAIL)
     assert after(failed, reading(10_000, totals(10**6, 0, 10**7, 10**6))) == failed
 
 

@@ -67,11 +67,32 @@ def ticked(world: Counted, times: int, **told: object) -> list[str]:
 HOLD = Step(weight=25, hold="30s")
 
 
-def test_fewer_conversions_send_the_canary_back_with_figures() -> None:
+def test_fewer_conversions_of_which_nobody_tells_slots_hold_the_step_for_a_person() -> None:
     world = Counted(HOLD)
-    ticked(world, 20, canary=0.01)
-    assert world.cluster.cohort().phase is CohortPhase.ROLLED_BACK
-    assert " of the canary were good against " in world.cluster.cohort().message
+    told = ticked(world, 60, canary=0.01)
+    assert (world.cluster.cohort().weight, world.cluster.cohort().canary != "") == (25, True)
+    assert "25%: is accused, and waits for a person, or for evidence to end" in told[-1]
+    assert "kubectl kohort promote burger everyone, or kubectl kohort abort" in told[-1]
+    assert " of the canary were good against " in told[-1]
+    held = [event for event in world.cluster.events if event.reason == "Held"]
+    assert len(held) == 1
+
+
+def test_a_person_may_lead_an_accused_canary_on() -> None:
+    world = Counted(HOLD)
+    ticked(world, 60, canary=0.01)
+    world.cluster.command = "promote everyone id=1"
+    world.tick(canary=0.01)
+    assert world.cluster.cohort().weight != 25
+
+
+def test_an_accusation_holds_steps_that_wait_for_a_proof_or_pass_too() -> None:
+    for until in Until:
+        hold = "10s" if until is Until.PASS else None
+        world = Counted(Step(weight=25, hold=hold, until=until))
+        world.traffic = (40,)
+        told = ticked(world, 60, canary=0.01)
+        assert "is accused, and waits for a person" in told[-1]
 
 
 def test_a_canary_that_converts_as_well_is_promoted() -> None:

@@ -1,8 +1,9 @@
 """Evidence from two counters of each revision, how many there were and how many were good, or bad.
 
 Bets are made on both sides, on bad ones that become more and on good ones that become fewer: whichever are
-rare tell more. No client slots are known here. So no permutation can bear out what single requests say, and
-a weaker guard decides: they must be ``GUARD_FACTOR`` times surer than is asked for.
+rare tell more. No client slots are known here. So no permutation can bear out what single requests say.
+What they say against a canary sends it nowhere: it holds the step. A proof has to be ``GUARD_FACTOR`` times
+surer than is asked for.
 """
 
 from __future__ import annotations
@@ -259,21 +260,18 @@ def _judged(evidence: Evidence, state: State, metric: Metric, rates: Rates) -> E
     """The verdict and its sentence: harm first, then proof."""
     told = _figures(evidence, metric)
     harm, proof, waiting = log_mean(state.harm), log_mean(state.proof), state.waiting
-    guarded = math.log(GUARD_FACTOR)
+    undecided = harm >= math.log(1 / rates.alpha)
     verdict = Verdict.INSUFFICIENT
-    if harm >= math.log(1 / rates.alpha) + guarded:
-        verdict = Verdict.FAIL
-        message = f"{told}; {wording.chance(harm)}, if requests were independent"
-    elif proof >= math.log(1 / rates.beta) + guarded:
-        verdict = Verdict.PASS
-        message = f"{told}; not worse by {metric.tolerated}, {wording.chance(proof)} otherwise"
-    elif _absurd(waiting.canary, waiting.canary_events) or _absurd(
+    if _absurd(waiting.canary, waiting.canary_events) or _absurd(
         waiting.stable, waiting.stable_events
     ):
         verdict = Verdict.METRICS_ERROR
         message = f"{told}; more {_kind(metric)} ones than there are at all: check both queries"
-    elif harm >= math.log(1 / rates.alpha):
-        message = wording.guarded_message(told, harm, rates.alpha / GUARD_FACTOR)
+    elif undecided:
+        message = wording.undecided_message(told, harm)
+    elif proof >= math.log(GUARD_FACTOR / rates.beta):
+        verdict = Verdict.PASS
+        message = f"{told}; not worse by {metric.tolerated}, {wording.chance(proof)} otherwise"
     elif proof >= math.log(1 / rates.beta):
         message = wording.guarded_message(
             f"{told}; not worse by {metric.tolerated}", proof, rates.beta / GUARD_FACTOR
@@ -282,7 +280,9 @@ def _judged(evidence: Evidence, state: State, metric: Metric, rates: Rates) -> E
         message = wording.idle_message(evidence.canary, evidence.stable) or (
             f"{told}; nothing speaks against the canary"
         )
-    return structs.replace(evidence, verdict=verdict, message=wording.cut(message))
+    return structs.replace(
+        evidence, verdict=verdict, undecided=undecided, message=wording.cut(message)
+    )
 
 
 def _absurd(requests: int, events: int) -> bool:

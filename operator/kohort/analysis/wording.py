@@ -107,8 +107,17 @@ def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> st
     )
 
 
+def undecided_message(told: str, log_capital: float) -> str:
+    """Why counters that accuse a canary do not send it back: it may be a few clients."""
+    return cut(
+        f"{told}; {chance(log_capital)} if requests were independent; these counters tell no client slots "
+        "(slotLabel), so that it may be a few clients and not the revision: this holds the step and "
+        "decides nothing"
+    )
+
+
 def guarded_message(told: str, log_capital: float, allowed: float) -> str:
-    """Why counters that accuse a canary, or speak for it, do not decide yet: clients may be alike."""
+    """Why counters that speak for a canary are no proof yet: it may be a few clients."""
     return cut(
         f"{told}; {chance(log_capital)} if requests were independent; these counters tell no client slots, "
         f"so that chance {one_in(allowed)} is needed"

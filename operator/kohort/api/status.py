@@ -92,6 +92,13 @@ class Evidence(StatusStruct, frozen=True):
             description="Whether both revisions fare worse than stable did before: no step ends then."
         ),
     ] = False
+    undecided: Annotated[
+        bool,
+        Meta(
+            description="Whether counters speak against the new revision and nobody can tell by client slots "
+            "whether it is only a few clients: no step ends then, unless a person says so."
+        ),
+    ] = False
     canary: Annotated[Tally, Meta(description="The new revision's requests.")] = field(
         default_factory=Tally
     )

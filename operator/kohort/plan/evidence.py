@@ -241,6 +241,11 @@ def accusation(context: Context, cohort: CohortStatus) -> str:
     return next((e.message for e in accusing), "")
 
 
+def undecided(cohort: CohortStatus) -> str:
+    """What counters say against the canary where nobody tells client slots; empty when nothing."""
+    return next((e.message for e in deciding(cohort) if e.undecided), "")
+
+
 def unpassed(context: Context, cohort: CohortStatus) -> str:
     """What still keeps a step from passing: evidence of harm, or too little to see any; empty if nothing."""
     if accused := accusation(context, cohort):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from msgspec import structs
@@ -14,12 +15,14 @@ from kohort.api.status import CohortPhase, CohortStatus, Urged
 from kohort.plan import evidence
 from kohort.plan.capacity import reachable_weight
 from kohort.plan.cohorts import awaited_cohorts, waiting_in_circles, waiting_message
-from kohort.plan.context import cut, decided, normal
+from kohort.plan.context import cut, decided, normal, warning
 from kohort.plan.mirroring import mirrored_percent
 from kohort.plan.turn import Change, Turn
 
 LONGEST_HOLDS = 4
 """How many times its hold an accused canary stays on a step."""
+
+_UNDECIDED = "is accused, and waits for a person"
 
 _BLIND = (
     "Kohort cannot read the counters of a Gateway API gateway (route.gatewayAPI.stepsByTime lets time "
@@ -171,10 +174,13 @@ def hold_step(turn: Turn) -> Change | None:
     """Stay on a step until its time is over or its proof is there, then go on to the next one."""
     if not _on_step(turn):
         return None
+    cohort = turn.cohort
     awaited = _awaited(turn)
     if awaited:
-        return turn.saying(f"{turn.cohort.weight}%: {awaited}", CohortPhase.ANALYZING)
-    cohort = turn.cohort
+        held = turn.saying(f"{cohort.weight}%: {awaited}", CohortPhase.ANALYZING)
+        if evidence.undecided(cohort) and _UNDECIDED not in cohort.message:
+            return replace(held, events=(warning("Held", f"{cohort.name}: {held.cohort.message}"),))
+        return held
     told = ""
     if turn.spec.steps[cohort.step].until is Until.PASS and _compared(turn):
         told = evidence.visible(turn.context, cohort)
@@ -231,6 +237,10 @@ def _awaited(turn: Turn) -> str:
         command = f"kubectl kohort promote {context.identity.name} {cohort.name}"
         return f"waits for a person: {command}{blind}"
     compared = _compared(turn)
+    if compared and (accused := evidence.undecided(cohort)):
+        name = f"{context.identity.name} {cohort.name}"
+        people = f"kubectl kohort promote {name}, or kubectl kohort abort {name}"
+        return f"{_UNDECIDED}, or for evidence to end: {people}; {accused}"
     if step.until is Until.NON_INFERIOR and compared:
         return evidence.unproven(context, cohort) or evidence.awaited_clients(context, cohort)
     end = hold_end(cohort, step)
