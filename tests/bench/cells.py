@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 
+from kohort.api.analysis import Metric
+from kohort.api.prometheus import Counts
 from tests.bench.durations import Timing
 from tests.bench.worlds import World, Worlds
 
@@ -143,3 +146,36 @@ WORST_PROOFS = {
     ("concentration 20", 0.005),
 }
 """Those with the most false proofs in first runs; the others are simulated less often."""
+
+COMPLAINTS = Metric(name="complaints", counts=Counts(total="t", bad="e", slot_label="slot"))
+CONVERSIONS = Metric(name="conversions", counts=Counts(total="t", good="e", slot_label="slot"))
+EVENTS = replace(CLUMPED, scrape=15)
+COUNTS: dict[str, tuple[Metric, World]] = {
+    "1 % bad, independent requests": (COMPLAINTS, replace(EVENTS, concentration=0)),
+    "1 % bad, clients that clump": (COMPLAINTS, EVENTS),
+    "1 % bad, clients that clump, in bursts": (COMPLAINTS, replace(EVENTS, bursts=True)),
+    "1 % bad, clients that clump, weights 5, 25, 50 %": (COMPLAINTS, replace(EVENTS, weights=RAMP)),
+    "1 % bad, 50 clients that clump": (COMPLAINTS, replace(EVENTS, clients=50)),
+    "5 % good, clients that clump": (CONVERSIONS, replace(EVENTS, base=0.05)),
+    "60 % good, clients that clump": (CONVERSIONS, replace(EVENTS, base=0.6)),
+    "1 % bad, 1.5 % on the canary, margin .5 %, clients that clump": (
+        structs.replace(COMPLAINTS, margin="0.5%"),
+        replace(EVENTS, added=0.005),
+    ),
+}
+HARMFUL_COUNTS: dict[str, tuple[Metric, World]] = {
+    "1 to 5 % bad, independent requests": (COMPLAINTS, replace(EVENTS, concentration=0, harm=5)),
+    "1 to 5 % bad, concentration 5": (COMPLAINTS, replace(EVENTS, concentration=5, harm=5)),
+    "5 to 2.5 % good, independent requests": (
+        CONVERSIONS,
+        replace(EVENTS, concentration=0, base=0.05, harm=0.5),
+    ),
+    "5 to 2.5 % good, concentration 20": (
+        CONVERSIONS,
+        replace(EVENTS, concentration=20, base=0.05, harm=0.5),
+    ),
+    "60 to 40 % good, clients that clump": (
+        CONVERSIONS,
+        replace(EVENTS, base=0.6, harm=2 / 3, weights=((600, 25),)),
+    ),
+}

@@ -22,12 +22,16 @@ from statistics import NormalDist
 import numpy as np
 
 from kohort.analysis.betting import requests_to_tell
+from kohort.api.analysis import Metric
+from tests.bench import counted
 from tests.bench.cells import (
     AGAINST_OTHERS,
+    COUNTS,
     EQUALLY_FAST,
     FEW,
     HARM,
     HARM_AGAINST_OTHERS,
+    HARMFUL_COUNTS,
     HEADLINE,
     MARGINS,
     PROOFS,
@@ -254,6 +258,44 @@ def slowness(record: Record, count: int) -> Table:
     return Table("slowness", head, rows)
 
 
+def judged(world: World, numbers: range, *, metric: Metric, seed: int) -> Iterator[Row]:
+    """Seconds until counters accuse by single requests, a thousand times surer, and by client slots."""
+    for run in runs(world, numbers, seed):
+        yield tuple(_seconds(world, end) for end in counted.ends(run, metric))
+
+
+def counters(
+    name: str, cells: Mapping[str, tuple[Metric, World]], record: Record, count: int
+) -> Table:
+    """What becomes of canaries that counters of an application judge, by slot and without."""
+    rows = []
+    for cell, (metric, world) in cells.items():
+        measure = partial(judged, world, metric=metric, seed=SEED + 8)
+        seen = record.rows(name, cell, measure, count)
+        accused, surer, back = (seen != NEVER).sum(axis=0)
+        delays = seen[:, 2][seen[:, 2] != NEVER]
+        median = f"{np.median(delays):.0f}" if len(delays) else ""
+        rows.append(
+            (
+                cell,
+                f"{len(seen):,}",
+                f"{100 * accused / len(seen):.1f}",
+                told(int(surer), len(seen)),
+                told(int(back), len(seen)),
+                *([median] if name == "harmful-counts" else []),
+            )
+        )
+    head = (
+        "canary",
+        "runs",
+        "accused by single requests, %",
+        "a thousand times surer, %",
+        "back, with slotLabel, %",
+        *(["median, s"] if name == "harmful-counts" else []),
+    )
+    return Table(name, head, rows)
+
+
 def tables(record: Record, count: int) -> dict[str, Callable[[], Table]]:
     """How to make each table; ``count`` runs for each headline cell."""
     some, few = max(100, count // 10), max(50, count // 20)
@@ -269,6 +311,8 @@ def tables(record: Record, count: int) -> dict[str, Callable[[], Table]]:
         "equals": lambda: equals(record, max(50, count // 100)),
         "latency": lambda: latency(record, count),
         "slowness": lambda: slowness(record, max(50, count // 100)),
+        "counts": lambda: counters("counts", COUNTS, record, some),
+        "harmful-counts": lambda: counters("harmful-counts", HARMFUL_COUNTS, record, few),
     }
 
 

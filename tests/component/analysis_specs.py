@@ -23,6 +23,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "counters in Prometheus, with a margin relative to stable's share": counting(
         of={"sumOver": ["pod"], "marginType": "Relative"}, margin="5%", minClients=20
     ),
+    "counters that tell client slots": counting(of={"sumOver": ["pod"], "slotLabel": "slot"}),
     "counters of bad ones, and a query with every placeholder": counting(
         of={
             "good": None,
@@ -154,6 +155,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a label that is none": (
         counting(of={"sumOver": ["kubernetes.io/pod"]}),
         "spec.analysis.metrics[1].counts.sumOver[0]",
+    ),
+    "slots that are added up": (
+        counting(of={"sumOver": ["pod", "slot"], "slotLabel": "slot"}),
+        "slotLabel tells client slots apart: leave it out of sumOver",
+    ),
+    "a label of slots that is none": (
+        counting(of={"slotLabel": "kubernetes.io/slot"}),
+        "spec.analysis.metrics[1].counts.slotLabel",
     ),
     "a goal of counters that nothing is proven against": (
         counting(role="Goal"),

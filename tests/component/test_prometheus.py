@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest_asyncio
 from aiohttp import web
 
 from kohort.analysis import counts
+from kohort.analysis.split import canary_slots
 from kohort.api.status import Verdict
+from kohort.contract import SLOTS
 from kohort.observe.prometheus import Access, PrometheusError, Question, ask
 from kohort.plan import evidence
 from kohort.route.envoy.certificates import authority, gateway_files, operator_files
@@ -127,6 +130,59 @@ async def test_counts_survive_a_prometheus_that_is_away_and_has_lost_all_and_cou
         await becomes(lambda: rollout.of("conversions").undecided)
         assert tallies() == (3070, 3056, 9190, 7352)
         assert "tell no client slots" in evidence.undecided(rollout.cohort)
+
+
+async def test_counts_by_client_slot_send_back_what_slots_bear_out(
+    tmp_path: Path,
+) -> None:
+    shop, (canary, _) = Shop(), canary_slots(25, "salt")
+    arms = {"r1": set(range(SLOTS)) - canary, "r2": canary}
+
+    def seen(visits: int, good: Mapping[str, int]) -> None:
+        for revision, slots in arms.items():
+            for slot in slots:
+                labels = f'",slot="{slot}'
+                count(shop, revision, revision + labels, visits, good[revision])
+
+    # Told from the start, before anybody knows which slots will call.
+    for revision in arms:
+        count(shop, revision, revision, 0, 0)
+    counted = {**CONVERSIONS["counts"], "slotLabel": "slot"}
+    metrics = [{**CONVERSIONS, "counts": counted}]
+
+    def tallies() -> tuple[int, int]:
+        told = rollout.of("conversions")
+        return told.canary.requests, told.stable.requests
+
+    async with (
+        serving(shop.answer) as port,
+        prometheus(tmp_path, job("shop", "/metrics", (port, {}))) as scraping,
+        judged({"prometheus": {"url": scraping.url}, "metrics": metrics}) as rollout,
+    ):
+        await becomes(lambda: len(rollout.readings) > 0 and not errors(rollout))
+        seen(5, {"r1": 1, "r2": 1})
+        await becomes(lambda: tallies() == (5 * 64, 5 * 192))
+        count(shop, "r1", 'r1",slot="300', 1, 1)
+        await becomes(lambda: rollout.of("conversions").verdict is Verdict.METRICS_ERROR)
+        assert 'slot="300" is no client slot: visits_total' in errors(rollout)[0]
+        shop.lines = {name: n for name, n in shop.lines.items() if "300" not in name}
+        await becomes(lambda: not errors(rollout))
+        seen(40, {"r1": 8, "r2": 0})
+        await becomes(lambda: rollout.of("conversions").verdict is Verdict.FAIL)
+    assert tallies() == (45 * 64, 45 * 192)
+    assert "64 of 256 client slots bear it out" in rollout.of("conversions").message
+
+
+@asynccontextmanager
+async def judged(analysis: Mapping[str, Any]) -> AsyncIterator[Rollout]:
+    """A rollout whose Prometheus is read."""
+    rollout = Rollout(analysis)
+    async with read(rollout, analysis["prometheus"]["url"]):
+        yield rollout
+
+
+def errors(rollout: Rollout) -> tuple[str, ...]:
+    return rollout.readings[-1]["everyone/conversions"].errors
 
 
 def samples(rollout: Rollout) -> list[Any]:

@@ -14,9 +14,10 @@ from msgspec import structs
 
 from kohort.analysis import counts
 from kohort.analysis.betting import Batch, log_factor, raised
-from kohort.analysis.counts import BETS, FEWER, MORE, Border, State
+from kohort.analysis.counts import BETS, FEWER, MORE, State
 from kohort.analysis.reading import Count, Reading, Sample, Series
 from kohort.analysis.sequential import Rates, Trial
+from kohort.analysis.tolerance import Border, border
 from kohort.api.analysis import Metric
 from kohort.api.prometheus import Counts, MarginType
 from kohort.api.status import Evidence, Verdict
@@ -128,7 +129,7 @@ def test_the_border_of_good_ones_is_that_of_bad_ones(
             total="t", margin_type=kind, good="g" if good else None, bad=None if good else "b"
         ),
     )
-    bad, told = counts.border(metric), metric.allowed
+    bad, told = border(metric), metric.allowed
     of_good = bad.of_good()
     canary = 1 - (bad.ratio * stable + bad.added)
     assert of_good.ratio * (1 - stable) + of_good.added == pytest.approx(canary)

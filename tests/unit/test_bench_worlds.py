@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
-from kohort.analysis.sequential import Rates, Trial, advance, begin, relabelled
+from kohort.analysis.reading import Count, Reading, Sample, Series, Slots, SlotTotals
+from kohort.analysis.sequential import Rates, Trial, relabelled
 from kohort.api.analysis import Metric, MetricName
+from kohort.api.prometheus import Counts, MarginType
 from kohort.api.status import Verdict
+from kohort.plan.evidence import analysis
+from tests.bench.counted import ends
 from tests.bench.deciders import ALPHA, kohort
 from tests.bench.worlds import Run, World, runs
 
@@ -26,6 +29,23 @@ WORLDS = [
 ]
 
 
+COUNTED = [
+    (Metric(name="m", counts=Counts(total="t", bad="b", slot_label="s")), World(harm=4)),
+    (
+        Metric(name="m", margin="10%", counts=Counts(total="t", good="g", slot_label="s")),
+        World(base=0.4, harm=0.5, concentration=5, weights=((60, 10), (60, 50))),
+    ),
+    (
+        Metric(
+            name="m",
+            margin="20%",
+            counts=Counts(total="t", bad="b", slot_label="s", margin_type=MarginType.RELATIVE),
+        ),
+        World(concentration=1, harm=3, clients=300, weights=((300, 25),)),
+    ),
+]
+
+
 def reading(run: Run, scrape: int) -> Reading:
     """What one gateway says after so many scrapes; 0 is before the canary has clients."""
     requests, failed = run.requests[:scrape].sum(axis=0), run.failed[:scrape].sum(axis=0)
@@ -37,19 +57,25 @@ def reading(run: Run, scrape: int) -> Reading:
     }
     now = Slots(tuple(totals[0].tolist()), tuple(totals[1].tolist()))
     slots = SlotTotals("counter", now, Slots(*past))
-    return Reading(at=START.timestamp() + scrape, sources={"a": arms}, slots=slots)
+    at = START.timestamp() + scrape
+    series = {
+        Series(name, events, "a"): Sample(count.failed if events else count.requests, at)
+        for name, count in arms.items()
+        for events in (False, True)
+    }
+    return Reading(at=at, sources={"a": arms}, slots=slots, series=series)
 
 
-def by_the_product(run: Run) -> int | None:
+def by_the_product(run: Run, metric: Metric = ERRORS) -> int | None:
     """After which scrape the operator's own analysis fails the canary."""
-    trial, rates = Trial("v2", "v1", run.salt), Rates(ALPHA, 0.05)
+    trial, rates, way = Trial("v2", "v1", run.salt), Rates(ALPHA, 0.05), analysis(metric.name)
     weights = run.world.weight_of_scrape
-    evidence = begin(ERRORS, reading(run, 0), trial, weights[0], START)
+    evidence = way.begin(metric, reading(run, 0), trial, weights[0], START)
     for scrape, weight in enumerate(weights):
         evidence = relabelled(evidence, weight)
         seen = reading(run, scrape + 1)
         now = datetime.fromtimestamp(seen.at, UTC)
-        evidence = advance(evidence, seen, trial, ERRORS, rates, now)
+        evidence = way.advance(evidence, seen, trial, metric, rates, now)
         if evidence.verdict is Verdict.FAIL:
             return scrape
     return None
@@ -59,6 +85,14 @@ def by_the_product(run: Run) -> int | None:
 def test_the_simulated_operator_decides_what_the_real_one_does(world: World) -> None:
     for run in runs(world, 4, seed=1):
         assert kohort(run) == by_the_product(run)
+
+
+@pytest.mark.parametrize(("metric", "world"), COUNTED)
+def test_counters_decide_in_the_simulator_as_they_do_in_the_operator(
+    metric: Metric, world: World
+) -> None:
+    for run in runs(world, 4, seed=1):
+        assert ends(run, metric).back == by_the_product(run, metric)
 
 
 def test_a_world_is_the_same_for_the_same_seed() -> None:

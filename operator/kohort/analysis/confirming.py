@@ -8,8 +8,9 @@ of slots is exact, however clients behave. Before a canary goes back, it must ag
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kohort.analysis.permutation import tail_share
 from kohort.analysis.slots import Totals
@@ -38,6 +39,12 @@ KNOWN_REQUESTS = 20
 """Requests before the canary, from which on a slot's own past says what is usual for it."""
 
 GUARD_RATIO = 3.0
+
+N = TypeVar("N", int, float)
+
+
+Scores = Callable[[Totals, Totals], dict[int, float]]
+"""How much worse than expected each slot does, from what all did before and what they do now."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,13 @@ def look(
     log_capital: float,
     alpha: float,
     failures: int,
+    scores: Scores | None = None,
 ) -> Look:
     """Whether slots bear out that the canary is worse.
 
     ``canary``: slots that are wholly the canary's. ``border``: the one that both arms have a part of,
     which no permutation can label. ``log_capital``: of the bets on single requests.
-    ``failures``: of both arms since the analysis began.
+    ``failures``: of both arms since the analysis began. ``scores``: ``surprise`` if absent.
     """
     whole = Totals(_without(now.requests, border), _without(now.failed, border))
     active = {slot for slot, requests in enumerate(whole.requests) if requests}
@@ -87,7 +95,7 @@ def look(
     if math.comb(len(active), len(chosen)) * allowed < 1:
         accused = chosen or ({border} if border is not None and now.requests[border] else set())
         return _few_clients(past, now, accused, len(active), log_capital, alpha)
-    chance = chance_of_slots(surprise(past, whole), chosen)
+    chance = chance_of_slots((scores or surprise)(past, whole), chosen)
     if chance <= allowed:
         slots = f"{len(chosen)} of {len(active)} client slots"
         return Look(True, chance, f"{slots} bear it out, chance {one_in(chance)}")
@@ -126,8 +134,8 @@ def _fails_anew(past: Totals, now: Totals, slot: int) -> bool:
     return failed > GUARD_RATIO * usual * requests
 
 
-def _without(numbers: Sequence[int], slot: int | None) -> tuple[int, ...]:
-    return tuple(0 if each == slot else number for each, number in enumerate(numbers))
+def _without(numbers: Sequence[N], slot: int | None) -> tuple[N, ...]:
+    return tuple(number if each != slot else number * 0 for each, number in enumerate(numbers))
 
 
 def surprise(past: Totals, now: Totals) -> dict[int, float]:
@@ -139,8 +147,7 @@ def surprise(past: Totals, now: Totals) -> dict[int, float]:
     clients differ. It depends on no arm, so that the labels of slots stay exchangeable.
     """
     active = [slot for slot, requests in enumerate(now.requests) if requests]
-    failures = sum(now.failed)
-    if not failures:
+    if sum(now.failed) <= 0:
         return dict.fromkeys(active, 0.0)
     expected = _expected(past, now, active)
     residual = {slot: now.failed[slot] - expected[slot] for slot in active}

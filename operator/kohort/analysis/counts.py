@@ -1,9 +1,9 @@
 """Evidence from two counters of each revision, how many there were and how many were good, or bad.
 
 Bets are made on both sides, on bad ones that become more and on good ones that become fewer: whichever are
-rare tell more. No client slots are known here. So no permutation can bear out what single requests say.
-What they say against a canary sends it nowhere: it holds the step. A proof has to be ``GUARD_FACTOR`` times
-surer than is asked for.
+rare tell more. Where counters tell client slots, these have to bear out what single requests say, as they do
+for failures. Where they do not, what single requests say against a canary sends it nowhere: it holds the
+step. A proof has to be ``GUARD_FACTOR`` times surer then.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from msgspec import Struct, field, structs
 
 from kohort.analysis import persisted, wording
 from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
-from kohort.analysis.confirming import GUARD_FACTOR
+from kohort.analysis.confirming import GUARD_FACTOR, LOOK_GROWTH, Look
 from kohort.analysis.reading import Count, Reading, Series
 from kohort.analysis.sequential import Rates, Trial
+from kohort.analysis.slots import SlotState, counted, failures, opened
+from kohort.analysis.slots import decode as decode_slots
+from kohort.analysis.slots import encode as encode_slots
 from kohort.analysis.timestamps import to_time
+from kohort.analysis.tolerance import asked_for_proof, bear_out, border
 from kohort.analysis.trail import Trail
 from kohort.api.analysis import Metric
-from kohort.api.prometheus import MarginType
 from kohort.api.status import Evidence, Tally, Verdict
 
 FORMAT = "1:"
@@ -44,26 +46,6 @@ ABSURD = 100
 """Requests after which more events than requests are no matter of their order any more."""
 
 CHANGED = "what is counted, or its margin, was changed; the analysis started anew"
-
-
-class Border(NamedTuple):
-    """The canary's share of bad ones that is still tolerated: ``ratio`` times stable's + ``added``."""
-
-    ratio: float
-    added: float
-
-    def of_good(self) -> Border:
-        """The same border as a share of good ones."""
-        return Border(self.ratio, 1 - self.ratio - self.added)
-
-
-def border(metric: Metric) -> Border:
-    """What a metric with counts tolerates."""
-    counts, margin = metric.counts, metric.allowed
-    if counts is None or counts.margin_type is MarginType.ABSOLUTE:
-        return Border(1.0, margin)
-    # Good ones fewer by the margin: 1 - bad >= (1 - margin) * (1 - stable's bad).
-    return Border(1 - margin, margin) if counts.wants_more else Border(1 + margin, 0.0)
 
 
 class Known(Struct, frozen=True, array_like=True):
@@ -105,14 +87,16 @@ def begin(
     metric: Metric, reading: Reading | None, trial: Trial, weight: int, now: datetime
 ) -> Evidence:
     """Fresh evidence; the reading is its snapshot, so that only what is counted later tells."""
-    state = State(asked=_asked(metric))
+    state, slots = State(asked=_asked(metric)), opened(weight) if _tells_slots(metric) else None
     if reading is not None and reading.series:
         state, _ = _taken(state, reading, trial)
+        slots = slots and counted(slots, failures(slots, reading.slots))
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
         since=to_time(now),
         state=encode(state),
+        slots=encode_slots(slots) if slots else "",
     )
 
 
@@ -126,10 +110,11 @@ def advance(
     """
     if evidence.verdict is Verdict.FAIL:
         return evidence
-    state = decode(evidence.state)
-    if state is None or state.asked != _asked(metric):
-        told = wording.UNREADABLE if state is None else CHANGED
-        return structs.replace(begin(metric, reading, trial, 0, now), message=told)
+    state, slots = decode(evidence.state), decode_slots(evidence.slots)
+    lost = slots is None and _tells_slots(metric)
+    if state is None or lost or state.asked != _asked(metric):
+        told = CHANGED if state and state.asked != _asked(metric) else wording.UNREADABLE
+        return structs.replace(begin(metric, reading, trial, trial.weight, now), message=told)
     if reading.errors:
         message = wording.unread_message(_figures(evidence, metric), reading.errors)
         return structs.replace(evidence, verdict=Verdict.METRICS_ERROR, message=message)
@@ -151,7 +136,29 @@ def advance(
         updated=to_time(now),
         state=encode(state),
     )
-    return _judged(evidence, state, metric, rates)
+    if slots is None:
+        return _judged(evidence, state, metric, rates)
+    slots, seen = _asked_of_slots(
+        counted(slots, failures(slots, reading.slots)), evidence, state, trial, metric, rates
+    )
+    evidence = structs.replace(evidence, slots=encode_slots(slots))
+    return _judged_by_slots(evidence, state, slots, seen, metric, rates)
+
+
+def _asked_of_slots(
+    slots: SlotState, evidence: Evidence, state: State, trial: Trial, metric: Metric, rates: Rates
+) -> tuple[SlotState, Look | None]:
+    """The slots after a look at them, where single requests give reason for one."""
+    harm, proof = log_mean(state.harm), log_mean(state.proof)
+    requests = evidence.canary.requests + evidence.stable.requests
+    bad = evidence.canary.failed + evidence.stable.failed
+    rarer, seen = min(bad, requests - bad), None
+    if harm >= math.log(1 / rates.alpha) and rarer >= LOOK_GROWTH * slots.looked_at:
+        seen = bear_out(slots, trial, metric, harm, rates.alpha, rarer)
+        slots = structs.replace(slots, looked_at=rarer, told=seen.told)
+    if proof >= math.log(1 / rates.beta) and requests >= LOOK_GROWTH * slots.proof_looked_at:
+        slots = asked_for_proof(slots, trial, metric, rates.beta, requests)
+    return slots, seen
 
 
 def _taken(state: State, reading: Reading, trial: Trial) -> tuple[State, Batch | None]:
@@ -259,14 +266,11 @@ def _rest(batch: Batch) -> Batch:
 def _judged(evidence: Evidence, state: State, metric: Metric, rates: Rates) -> Evidence:
     """The verdict and its sentence: harm first, then proof."""
     told = _figures(evidence, metric)
-    harm, proof, waiting = log_mean(state.harm), log_mean(state.proof), state.waiting
+    harm, proof = log_mean(state.harm), log_mean(state.proof)
     undecided = harm >= math.log(1 / rates.alpha)
     verdict = Verdict.INSUFFICIENT
-    if _absurd(waiting.canary, waiting.canary_events) or _absurd(
-        waiting.stable, waiting.stable_events
-    ):
-        verdict = Verdict.METRICS_ERROR
-        message = f"{told}; more {_kind(metric)} ones than there are at all: check both queries"
+    if _mixed_up(state.waiting):
+        verdict, message = Verdict.METRICS_ERROR, _mixed_up_message(told, metric)
     elif undecided:
         message = wording.undecided_message(told, harm)
     elif proof >= math.log(GUARD_FACTOR / rates.beta):
@@ -277,16 +281,56 @@ def _judged(evidence: Evidence, state: State, metric: Metric, rates: Rates) -> E
             f"{told}; not worse by {metric.tolerated}", proof, rates.beta / GUARD_FACTOR
         )
     else:
-        message = wording.idle_message(evidence.canary, evidence.stable) or (
-            f"{told}; nothing speaks against the canary"
-        )
+        message = _nothing_told(evidence, told)
     return structs.replace(
         evidence, verdict=verdict, undecided=undecided, message=wording.cut(message)
     )
 
 
-def _absurd(requests: int, events: int) -> bool:
-    return requests >= ABSURD and events > requests
+def _judged_by_slots(
+    evidence: Evidence,
+    state: State,
+    slots: SlotState,
+    seen: Look | None,
+    metric: Metric,
+    rates: Rates,
+) -> Evidence:
+    """The verdict and its sentence where counters tell client slots, which have to bear either out."""
+    told, harm, proof = _figures(evidence, metric), log_mean(state.harm), log_mean(state.proof)
+    not_worse, verdict = f"{told}; not worse by {metric.tolerated}", Verdict.INSUFFICIENT
+    proves = proof >= math.log(1 / rates.beta)
+    if seen is not None and seen.confirmed:
+        verdict, message = Verdict.FAIL, wording.failed_message(told, harm, seen.told)
+    elif _mixed_up(state.waiting):
+        verdict, message = Verdict.METRICS_ERROR, _mixed_up_message(told, metric)
+    elif harm >= math.log(1 / rates.alpha):
+        message = wording.accused_message(told, harm, slots.told)
+    elif proves and slots.proven:
+        verdict, message = Verdict.PASS, f"{not_worse}, {wording.chance(proof)} otherwise"
+    elif proves:
+        message = wording.doubted_message(not_worse, slots.doubt)
+    else:
+        message = _nothing_told(evidence, told)
+    return structs.replace(evidence, verdict=verdict, message=wording.cut(message))
+
+
+def _nothing_told(evidence: Evidence, told: str) -> str:
+    idle = wording.idle_message(evidence.canary, evidence.stable)
+    return idle or f"{told}; nothing speaks against the canary"
+
+
+def _mixed_up(waiting: Waiting) -> bool:
+    """Whether so many more events wait than requests that it is no matter of their order."""
+    arms = ((waiting.canary, waiting.canary_events), (waiting.stable, waiting.stable_events))
+    return any(requests >= ABSURD and events > requests for requests, events in arms)
+
+
+def _mixed_up_message(told: str, metric: Metric) -> str:
+    return f"{told}; more {_kind(metric)} ones than there are at all: check both queries"
+
+
+def _tells_slots(metric: Metric) -> bool:
+    return metric.counts is not None and metric.counts.slot_label is not None
 
 
 def _kind(metric: Metric) -> str:
@@ -312,10 +356,10 @@ def accused(evidence: Evidence, alpha: float) -> bool:
 
 def proof_share(evidence: Evidence, beta: float) -> float:
     """How far the proof of non-inferiority has come: 0 none, 1 reached (on the log scale)."""
-    state = decode(evidence.state)
+    state, needed = decode(evidence.state), 1 / beta if evidence.slots else GUARD_FACTOR / beta
     if state is None:
         return 0.0
-    return min(1.0, max(0.0, log_mean(state.proof) / math.log(GUARD_FACTOR / beta)))
+    return min(1.0, max(0.0, log_mean(state.proof) / math.log(needed)))
 
 
 def _added(tally: Tally, count: Count) -> Tally:
@@ -325,7 +369,10 @@ def _added(tally: Tally, count: Count) -> Tally:
 def _asked(metric: Metric) -> str:
     counts = metric.counts
     told = repr(
-        (counts and (counts.total, counts.good, counts.bad, counts.sum_over), border(metric))
+        (
+            counts and (counts.total, counts.good, counts.bad, counts.sum_over, counts.slot_label),
+            border(metric),
+        )
     )
     return _short(told)
 

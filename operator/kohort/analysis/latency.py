@@ -111,7 +111,7 @@ def advance(
         return evidence
     state, slots = decode(evidence.state), decode_slots(evidence.slots)
     if state is None or slots is None:
-        begun = begin(metric, reading, trial, slots.weight if slots else 0, now)
+        begun = begin(metric, reading, trial, slots.weight if slots else trial.weight, now)
         return structs.replace(begun, message=wording.UNREADABLE)
     if reading.at <= state.at:
         return evidence

@@ -22,12 +22,19 @@ PROOF_EPOCH = 1000
 
 
 def chance_of_luck(
-    past: Totals, now: Totals, canary: Collection[int], border: int | None, margin: float
+    past: Totals,
+    now: Totals,
+    canary: Collection[int],
+    border: int | None,
+    margin: float,
+    ratio: float = 1.0,
+    *,
+    more: bool = False,
 ) -> float:
-    """The chance to look so good for a canary whose failed share is higher by ``margin``.
+    """The chance to look so good for a canary whose failed share is ``ratio`` times stable's + ``margin``.
 
     1 with too few slots. ``canary``: slots that are wholly the canary's; ``border``: the one that both
-    arms have a part of, which is left out.
+    arms have a part of, which is left out. ``more``: it looks the better the more of it is counted.
     """
     arms: tuple[list[int], list[int]] = ([], [])
     for slot, requests in enumerate(now.requests):
@@ -39,7 +46,7 @@ def chance_of_luck(
     expected = _expected(now, _usual(past, now), stable, chosen)
     of_stable = math.fsum(expected[s] for s in stable)
     of_canary = math.fsum(expected[s] for s in chosen)
-    added = margin * _total(now.requests, chosen)
+    added = margin * _total(now.requests, chosen) + (ratio - 1) * of_canary
     failed = _total(now.failed, chosen)
     # Slots differ by what their past does not tell. Harm would differ too, the more the less alike
     # clients are, so that it matters who happens to be in the canary.
@@ -51,7 +58,8 @@ def chance_of_luck(
     around = failed / of_canary if of_canary else 0.0
     seen = math.fsum((now.failed[s] - expected[s] * around) ** 2 for s in chosen)
     deviation = math.sqrt(max(variance, len(chosen) / (len(chosen) - 1) * seen))
-    return _student_tail((of_canary + added - failed) / deviation, len(chosen) - 1)
+    better = failed - of_canary - added if more else of_canary + added - failed
+    return _student_tail(better / deviation, len(chosen) - 1)
 
 
 def _expected(
@@ -82,7 +90,7 @@ def _dispersion(now: Totals, expected: dict[int, float], stable: list[int]) -> f
     return max(1.0, squares / total)
 
 
-def _total(numbers: tuple[int, ...], slots: list[int]) -> int:
+def _total(numbers: tuple[float, ...], slots: list[int]) -> float:
     return sum(numbers[slot] for slot in slots)
 
 

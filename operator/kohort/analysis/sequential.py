@@ -35,11 +35,15 @@ _NO_PROOF_YET = (0.0,) * len(PROOF_BETS)
 
 @dataclass(frozen=True)
 class Trial:
-    """Who is compared: the revisions of both arms, and the salt by which clients were drawn."""
+    """Who is compared: the revisions of both arms, and the salt by which clients were drawn.
+
+    ``weight``: the canary's percentage, by which slots are labelled where evidence has to start anew.
+    """
 
     canary: str
     stable: str
     salt: str
+    weight: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,8 @@ def relabelled(evidence: Evidence, weight: int) -> Evidence:
     evidence = structs.replace(evidence, slots=encode_slots(at_weight(slots, weight)))
     if evidence.verdict is not Verdict.PASS:
         return evidence
-    told = f"{wording.figures(evidence.canary, evidence.stable)}; nothing was seen at {weight}% yet"
-    return structs.replace(evidence, verdict=Verdict.INSUFFICIENT, message=wording.cut(told))
+    told = f"nothing was seen at {weight}% yet"
+    return structs.replace(evidence, verdict=Verdict.INSUFFICIENT, message=told)
 
 
 def advance(
@@ -190,7 +194,7 @@ def _anew(
 ) -> Evidence:
     """Fresh evidence in place of what cannot be read; slots keep their weight if it is known."""
     known = decode_slots(evidence.slots)
-    begun = begin(metric, reading, trial, known.weight if known else 0, now)
+    begun = begin(metric, reading, trial, known.weight if known else trial.weight, now)
     return structs.replace(begun, message=wording.UNREADABLE)
 
 
@@ -245,7 +249,7 @@ def _judged(
         message = wording.accused_message(told, harm, slots.told)
     elif _proves(state, rates):
         verdict = Verdict.INSUFFICIENT
-        message = wording.doubted_message(canary, stable, metric.tolerated, slots.doubt)
+        message = wording.doubted_message(f"{told}; not worse by {metric.tolerated}", slots.doubt)
     else:
         began = from_time(evidence.since) if evidence.since else now
         verdict = Verdict.INSUFFICIENT

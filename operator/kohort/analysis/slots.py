@@ -24,10 +24,13 @@ _NONE: Row = (0,) * SLOTS
 
 
 class Totals(Struct, frozen=True, array_like=True):
-    """Requests, and how many of them were bad, by slot number, of both arms and all gateways."""
+    """Requests, and how many of them were bad, by slot number, of both arms and all gateways.
+
+    Bad ones need not be whole: of the canary's, those that are tolerated may be taken off.
+    """
 
     requests: Row = _NONE
-    failed: Row = _NONE
+    failed: tuple[float, ...] = _NONE
 
 
 Rows = tuple[Row, ...]

@@ -99,12 +99,9 @@ def passed_message(canary: Tally, stable: Tally, log_capital: float, margin: str
     )
 
 
-def doubted_message(canary: Tally, stable: Tally, margin: str, slots: str) -> str:
-    """Why a proof by single requests is none yet."""
-    return cut(
-        f"{figures(canary, stable)}; not worse by {margin} if requests were independent, but client "
-        f"slots do not bear it out: {slots}"
-    )
+def doubted_message(told: str, slots: str) -> str:
+    """Why a proof by single requests is none yet; ``told``: both arms' figures, and what is proven."""
+    return cut(f"{told} if requests were independent, but client slots do not bear it out: {slots}")
 
 
 def undecided_message(told: str, log_capital: float) -> str:

@@ -59,8 +59,8 @@ class Metric(SpecStruct, frozen=True):
             description="What is tolerated. errors: for until NonInferior the failed share may be higher by "
             "less than this, in percentage points (1% if absent). latency: a cohort goes back only if "
             "answers take longer by at least this, relative to stable (10% if absent). counts: a cohort "
-            "goes back only if it is worse by more than this (0% if absent), and until NonInferior if it "
-            "is worse by less; see marginType."
+            "goes back only if it is worse by more than this (0% if absent), and until NonInferior passes if "
+            "it is worse by less; see marginType."
         ),
     ] = None
     min_clients: Annotated[
@@ -77,7 +77,11 @@ class Metric(SpecStruct, frozen=True):
         Meta(
             description="Counters in analysis.prometheus that decide.",
             extra_json_schema=rules(
-                ("has(self.good) != has(self.bad)", "give either good or bad, besides total")
+                ("has(self.good) != has(self.bad)", "give either good or bad, besides total"),
+                (
+                    "!has(self.slotLabel) || !has(self.sumOver) || !(self.slotLabel in self.sumOver)",
+                    "slotLabel tells client slots apart: leave it out of sumOver",
+                ),
             ),
         ),
     ] = None

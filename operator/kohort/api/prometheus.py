@@ -127,6 +127,9 @@ Query = Annotated[
 ]
 
 
+Label = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$", min_length=1, max_length=128)]
+
+
 class Counts(SpecStruct, frozen=True):
     """Two counters of each revision: how many there were, and how many of them were good, or bad."""
 
@@ -140,16 +143,21 @@ class Counts(SpecStruct, frozen=True):
         Meta(description="Instead of good, the counter of bad ones: fewer of them are better."),
     ] = None
     sum_over: Annotated[
-        tuple[
-            Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$", min_length=1, max_length=128)],
-            ...,
-        ],
+        tuple[Label, ...],
         Meta(
             max_length=8,
             description="Labels in which series of a query may differ, such as pod: they are added up. "
             "Without any, each query must select one series.",
         ),
     ] = ()
+    slot_label: Annotated[
+        Label | None,
+        Meta(
+            description="Label that tells the client slot: what requests say in x-kohort-slot, empty where "
+            "they do not. With it client slots have to bear out what single requests say; without it an "
+            "accusation only holds the step.",
+        ),
+    ] = None
     margin_type: Annotated[
         MarginType,
         Meta(

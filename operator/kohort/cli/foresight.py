@@ -232,7 +232,8 @@ def _counters(metric: Metric, cohort: CohortStatus, looks: int, at: float) -> Re
         for revision in (cohort.canary, cohort.stable)
         for events in (False, True)
     }
-    return Reading(at, {}, series=series)
+    slots = Slots((looks * TRAFFIC,) * SLOTS, (well,) * SLOTS)
+    return Reading(at, {}, slots=SlotTotals("foresight", slots), series=series)
 
 
 def _places(status: Status) -> list[tuple[object, ...]]:

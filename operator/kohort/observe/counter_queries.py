@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from kohort.analysis.counts import SERIES_LIMIT
 from kohort.analysis.reading import Reading, Sample, Series
 from kohort.api.prometheus import Counts
+from kohort.contract import SLOTS
 from kohort.observe.prometheus import QUERY_TOLD, Answer, Point, PrometheusError, Question, cut
+from kohort.observe.slot_series import SlotSeries
 from kohort.route.table import ModelKey
 
 LARGEST = float(1 << 53)
@@ -17,6 +19,9 @@ LARGEST = float(1 << 53)
 
 IN_THE_FUTURE = 30.0
 """Seconds that clocks may differ."""
+
+
+_SLOT_NAMES = frozenset(map(str, range(SLOTS)))
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,11 @@ def reading(
     series: dict[Series, Sample] = {}
     try:
         for query, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, PrometheusError):
-                raise answer
-            series |= _series(query, answer, counts.sum_over, at, stale_after)
+            found = _series(query, answer, counts.sum_over, at, stale_after, needed=True)
+            series |= {
+                Series(query.revision, query.events, _source(counts.sum_over, values)): sample
+                for values, sample in found.items()
+            }
         if len(series) > SERIES_LIMIT:
             raise PrometheusError(
                 f"{len(series)} series are selected, and at most {SERIES_LIMIT} can be kept: let "
@@ -84,23 +91,67 @@ def reading(
     return Reading(min(s.at for s in series.values()), {}, series=series, sampled=True)
 
 
-def _series(
-    query: Query, answer: Answer, sum_over: Sequence[str], at: float, stale_after: float
-) -> Mapping[Series, Sample]:
-    if not answer.values:
+def slot_series(
+    asked: Sequence[Query],
+    answers: Sequence[Answer | PrometheusError],
+    counts: Counts,
+    at: float,
+    stale_after: float,
+) -> Mapping[SlotSeries, Sample]:
+    """The same of counters that tell slots; raises PrometheusError for what cannot be used.
+
+    No events of a revision are none so far, if there were some of the other one: a series begins with the
+    first event of its slot.
+    """
+    label = counts.slot_label or ""
+    apart = (*counts.sum_over, label)
+    told: dict[SlotSeries, Sample] = {}
+    for query, answer in zip(asked, answers, strict=True):
+        found = _series(query, answer, apart, at, stale_after, needed=not query.events)
+        for (*values, slot), sample in found.items():
+            source = _source(counts.sum_over, values)
+            number = _slot(query, label, slot)
+            told[SlotSeries(query.revision, query.events, number, source)] = sample
+    if not any(series.events for series in told):
+        raise _nothing_selected(next(query for query in asked if query.events))
+    return told
+
+
+def _slot(query: Query, label: str, value: str) -> int | None:
+    if not value:
+        return None
+    if value not in _SLOT_NAMES:
         raise PrometheusError(
-            f"no series: {query.told}; does it exist, and is it told from 0 on, before the first event?"
+            f'{label}="{cut(value, 40)}" is no client slot: {query.told}; label what is counted with what '
+            "the request says in x-kohort-slot"
         )
+    return int(value)
+
+
+def _source(labels: Sequence[str], values: Sequence[str]) -> str:
+    return ",".join(f"{label}={value}" for label, value in zip(labels, values, strict=True))
+
+
+def _series(
+    query: Query,
+    answer: Answer | PrometheusError,
+    apart: Sequence[str],
+    at: float,
+    stale_after: float,
+    *,
+    needed: bool,
+) -> Mapping[tuple[str, ...], Sample]:
+    """Samples by the values of those labels in which series may differ."""
+    if isinstance(answer, PrometheusError):
+        raise answer
+    if not answer.values and needed:
+        raise _nothing_selected(query)
     times = {_labels(point): point.number for point in answer.times}
-    found: dict[Series, Sample] = {}
+    found: dict[tuple[str, ...], Sample] = {}
     for point in answer.values:
-        name = Series(
-            query.revision,
-            query.events,
-            ",".join(f"{label}={point.metric.get(label, '')}" for label in sum_over),
-        )
+        name = tuple(point.metric.get(label, "") for label in apart)
         if name in found:
-            raise PrometheusError(_ambiguous(query, answer.values, sum_over))
+            raise PrometheusError(_ambiguous(query, answer.values, apart))
         taken = times.get(_labels(point), math.nan)
         if not at - stale_after <= taken <= at + IN_THE_FUTURE:
             raise PrometheusError(
@@ -108,6 +159,12 @@ def _series(
             )
         found[name] = Sample(_whole(query, point), taken)
     return found
+
+
+def _nothing_selected(query: Query) -> PrometheusError:
+    return PrometheusError(
+        f"no series: {query.told}; does it exist, and is it told from 0 on, before the first event?"
+    )
 
 
 def _age(at: float, taken: float) -> str:
@@ -134,13 +191,13 @@ def _whole(query: Query, point: Point) -> int:
     return int(number)
 
 
-def _ambiguous(query: Query, points: Sequence[Point], sum_over: Sequence[str]) -> str:
+def _ambiguous(query: Query, points: Sequence[Point], apart: Sequence[str]) -> str:
     """Which labels tell series apart that were meant to be one."""
     names = sorted({label for point in points for label in point.metric})
     differing = [
         name
         for name in names
-        if name not in sum_over and len({point.metric.get(name) for point in points}) > 1
+        if name not in apart and len({point.metric.get(name) for point in points}) > 1
     ]
     return (
         f"{len(points)} series where one was meant: {query.told}; they differ in "

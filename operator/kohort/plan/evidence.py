@@ -158,7 +158,7 @@ def _moment(context: Context, reading: Reading) -> datetime:
 
 
 def _trial(cohort: CohortStatus) -> Trial:
-    return Trial(cohort.canary, cohort.stable, cohort.salt)
+    return Trial(cohort.canary, cohort.stable, cohort.salt, cohort.weight)
 
 
 def closed(cohort: CohortStatus) -> tuple[Evidence, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -16,10 +16,11 @@ from kohort.api.analysis import Analysis, Metric, MetricName
 from kohort.api.prometheus import Counts, Prometheus, Source
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortStatus
-from kohort.observe.counter_queries import Query, queries, reading
+from kohort.observe.counter_queries import Query, queries, reading, slot_series
 from kohort.observe.gateway_series import ArmLedger, Heard, question, scraped
 from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.observe.prometheus import Answer, PrometheusError, Question, ask
+from kohort.observe.slot_series import Asked, SlotSeriesLedger
 from kohort.observe.slots import SlotLedger, Split
 from kohort.plan.evidence import counters_name
 from kohort.route.table import ModelKey
@@ -71,6 +72,7 @@ class PrometheusReader:
         self._slots = slots
         self._interval = interval
         self._arms = ArmLedger()
+        self._slot_series = SlotSeriesLedger()
         self._busy: set[ModelKey] = set()
         self._places = asyncio.Semaphore(CONCURRENCY)
         self._told: dict[tuple[ModelKey, str], float] = {}
@@ -83,6 +85,7 @@ class PrometheusReader:
             while True:
                 asking = [model for model in self._models if asks(model)]
                 self._arms.keep((m.key, c.name) for m in asking for c in m.status.cohorts)
+                self._slot_series.keep(name for model in asking for name in _names(model))
                 wanted = {model.key for model in asking}
                 self._told = {name: at for name, at in self._told.items() if name[0] in wanted}
                 for model in asking:
@@ -124,8 +127,9 @@ class PrometheusReader:
         for each in wanted:
             theirs, answers = answers[: len(each.queries)], answers[len(each.queries) :]
             if each.cohort in cohorts:
-                read = reading(each.queries, theirs, each.counts, at, stale_after)
-                since = _since(cohorts[each.cohort], {each.metric.name})
+                cohort = cohorts[each.cohort]
+                read = self._of_counters(model.key, each, cohort, theirs, at, stale_after)
+                since = _since(cohort, {each.metric.name})
                 name = counters_name(each.cohort, each.metric)
                 readings |= self._fresh(model.key, name, read, since)
         if gateways:
@@ -155,6 +159,34 @@ class PrometheusReader:
             self._credentials.refused(namespace, wanted)
         return answers
 
+    def _of_counters(
+        self,
+        key: ModelKey,
+        wanted: _Wanted,
+        cohort: CohortStatus,
+        answers: Answers,
+        at: float,
+        stale_after: float,
+    ) -> Reading:
+        """What a metric's counters tell, by slot where they do."""
+        counts = wanted.counts
+        if not counts.slot_label:
+            return reading(wanted.queries, answers, counts, at, stale_after)
+        name = (key, counters_name(cohort.name, wanted.metric))
+        try:
+            told = slot_series(wanted.queries, answers, counts, at, stale_after)
+            oldest = min(sample.at for sample in told.values())
+            return self._slot_series.take(
+                name,
+                cohort.salt,
+                cohort.weight,
+                told,
+                Asked(wanted.queries[0].told, counts.slot_label),
+                _settled(cohort, oldest),
+            )
+        except PrometheusError as error:
+            return Reading(at, {}, errors=(str(error),), sampled=True)
+
     def _of_gateways(
         self, key: ModelKey, cohort: CohortStatus, scrape: Scrape, heard: Mapping[str, Heard]
     ) -> Reading:
@@ -163,12 +195,7 @@ class PrometheusReader:
         if not scrape.processes:
             return Reading(scrape.at, {}, errors=scrape.errors, sampled=True)
         source, arms, cells = self._arms.take(name, cohort.salt, scrape, heard)
-        settled = (
-            cohort.step_started_at is not None
-            and cohort.weight > 0
-            and scrape.at >= from_time(cohort.step_started_at).timestamp()
-        )
-        split = Split(cohort.canary, cohort.weight) if settled else None
+        split = _settled(cohort, scrape.at)
         slots = self._slots.take(name, cohort.salt, cohort.weight, cells, split)
         misrouted = self._slots.misrouted(name)
         errors = (*scrape.errors, misrouted) if misrouted else scrape.errors
@@ -190,6 +217,13 @@ class PrometheusReader:
         return {name: read}
 
 
+def _settled(cohort: CohortStatus, at: float) -> Split | None:
+    """How clients were split when samples were taken (Unix time), if every gateway did so."""
+    began = cohort.step_started_at
+    settled = began is not None and cohort.weight > 0 and at >= from_time(began).timestamp()
+    return Split(cohort.canary, cohort.weight) if settled else None
+
+
 def asks(model: Model) -> bool:
     """Whether a model with a canary names a Prometheus."""
     named = model.spec is not None and model.spec.analysis.prometheus is not None
@@ -197,19 +231,33 @@ def asks(model: Model) -> bool:
 
 
 def _wanted(key: ModelKey, analysis: Analysis, cohorts: Sequence[CohortStatus]) -> list[_Wanted]:
-    """The counters of cohorts whose canary is judged by them already."""
+    """The counters of cohorts whose canary is judged by them already; those that tell slots are read before,
+    so that what clients did without the canary is known."""
     return [
         _Wanted(
             cohort.name,
             metric,
             metric.counts,
-            queries(metric.counts, key, cohort.name, (cohort.canary, cohort.stable)),
+            queries(metric.counts, key, cohort.name, _arms(cohort)),
         )
         for cohort in cohorts
-        if cohort.canary and cohort.weight
+        if cohort.canary
         for metric in analysis.counts
-        if metric.counts is not None
+        if metric.counts is not None and (cohort.weight or metric.counts.slot_label)
     ]
+
+
+def _arms(cohort: CohortStatus) -> tuple[str, ...]:
+    """The revisions that have clients."""
+    return (cohort.canary, cohort.stable) if cohort.weight else (cohort.stable,)
+
+
+def _names(model: Model) -> Iterator[tuple[ModelKey, str]]:
+    """Metrics with counters of their own, of cohorts in a rollout."""
+    for cohort in model.status.cohorts:
+        if cohort.canary and model.spec is not None:
+            for metric in model.spec.analysis.counts:
+                yield model.key, counters_name(cohort.name, metric)
 
 
 def _same(one: CohortStatus, other: CohortStatus | None) -> bool:
