@@ -19,11 +19,21 @@ def counting(*, of: Any = None, where: Any = None, **metric: Any) -> dict[str, A
     return {"analysis": {"prometheus": {**PROMETHEUS, **(where or {})}, "metrics": metrics}}
 
 
+def scoring(*, of: dict[str, Any] | None = None, **metric: Any) -> dict[str, Any]:
+    """A spec with a histogram in Prometheus."""
+    quality = {"name": "quality", "score": {"buckets": SELECTOR, **(of or {})}, **metric}
+    return {"analysis": {"prometheus": PROMETHEUS, "metrics": [{"name": "errors"}, quality]}}
+
+
 ACCEPTED: dict[str, dict[str, Any]] = {
     "counters in Prometheus, with a margin relative to stable's share": counting(
         of={"sumOver": ["pod"], "marginType": "Relative"}, margin="5%", minClients=20
     ),
     "counters that tell client slots": counting(of={"sumOver": ["pod"], "slotLabel": "slot"}),
+    "a histogram of scores": scoring(
+        of={"better": "Lower", "sumOver": ["pod"], "slotLabel": "slot", "marginType": "Relative"},
+        margin="5%",
+    ),
     "counters of bad ones, and a query with every placeholder": counting(
         of={
             "good": None,
@@ -163,6 +173,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a label of slots that is none": (
         counting(of={"slotLabel": "kubernetes.io/slot"}),
         "spec.analysis.metrics[1].counts.slotLabel",
+    ),
+    "a histogram and counters at once": (
+        scoring(counts={"total": SELECTOR, "good": SELECTOR}),
+        "a metric of another name needs either counts, its counters in Prometheus, or score",
+    ),
+    "a histogram that is no guardrail": (scoring(role="Goal"), "score can only be a Guardrail"),
+    "buckets that are added up": (scoring(of={"sumOver": ["le"]}), "le tells buckets apart"),
+    "a histogram of latency": (
+        scoring(name="latency"),
+        "give the metric with counts or score another name",
+    ),
+    "a histogram that is asked for nowhere": (
+        {"analysis": {"metrics": scoring()["analysis"]["metrics"]}},
+        "metrics with counts or score need prometheus",
     ),
     "a goal of counters that nothing is proven against": (
         counting(role="Goal"),

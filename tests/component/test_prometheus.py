@@ -173,6 +173,44 @@ async def test_counts_by_client_slot_send_back_what_slots_bear_out(
     assert "64 of 256 client slots bear it out" in rollout.of("conversions").message
 
 
+async def test_a_histogram_of_scores_that_become_worse_sends_the_canary_back(
+    tmp_path: Path,
+) -> None:
+    shop, (canary, _) = Shop(), canary_slots(25, "salt")
+    bounds, usual, worse = ("0.5", "0.8", "+Inf"), (1, 4, 10), (4, 7, 10)
+
+    def score(times: int, of_canary: tuple[int, ...]) -> None:
+        for slot in range(SLOTS):
+            revision, row = ("r2", of_canary) if slot in canary else ("r1", usual)
+            for bound, number in zip(bounds, row, strict=True):
+                labels = f'revision="{revision}",pod="{revision}",slot="{slot}",le="{bound}"'
+                series = f"quality_bucket{{{labels}}}"
+                shop.lines[series] = shop.lines.get(series, 0) + times * number
+
+    selector = 'quality_bucket{revision="{{revision}}"}'
+    histogram = {"buckets": selector, "sumOver": ["pod"], "slotLabel": "slot"}
+    score(0, usual)
+    async with (
+        serving(shop.answer) as port,
+        prometheus(tmp_path, job("shop", "/metrics", (port, {}))) as scraping,
+        judged(
+            {
+                "prometheus": {"url": scraping.url},
+                "metrics": [{"name": "quality", "score": histogram, "margin": "5%"}],
+            }
+        ) as rollout,
+    ):
+        await becomes(
+            lambda: bool(rollout.readings) and not rollout.readings[-1]["everyone/quality"].errors,
+            60,
+        )
+        score(2, usual)
+        await becomes(lambda: rollout.of("quality").canary.requests == 20 * len(canary), 60)
+        score(5, worse)
+        await becomes(lambda: rollout.of("quality").verdict is Verdict.FAIL, 60)
+    assert "of the canary's scores were at most" in rollout.of("quality").message
+
+
 @asynccontextmanager
 async def judged(analysis: Mapping[str, Any]) -> AsyncIterator[Rollout]:
     """A rollout whose Prometheus is read."""

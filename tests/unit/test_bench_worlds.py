@@ -68,7 +68,7 @@ def reading(run: Run, scrape: int) -> Reading:
 
 def by_the_product(run: Run, metric: Metric = ERRORS) -> int | None:
     """After which scrape the operator's own analysis fails the canary."""
-    trial, rates, way = Trial("v2", "v1", run.salt), Rates(ALPHA, 0.05), analysis(metric.name)
+    trial, rates, way = Trial("v2", "v1", run.salt), Rates(ALPHA, 0.05), analysis(metric)
     weights = run.world.weight_of_scrape
     evidence = way.begin(metric, reading(run, 0), trial, weights[0], START)
     for scrape, weight in enumerate(weights):

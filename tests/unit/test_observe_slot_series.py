@@ -13,13 +13,13 @@ from kohort.analysis.split import canary_slots
 from kohort.api.prometheus import Counts
 from kohort.contract import SLOTS
 from kohort.observe import slot_series as ledgers
-from kohort.observe.counter_queries import Query, slot_series
+from kohort.observe.counter_queries import ALL, EVENTS, Query, slot_reading, slot_series
 from kohort.observe.prometheus import Answer, Point, PrometheusError
 from kohort.observe.slot_series import Asked, SlotSeries, SlotSeriesLedger, Split
 from kohort.route.table import ModelKey
 
 NAME = (ModelKey("shop", "burger"), "everyone/conversions")
-ASKED = Asked("visits_total{…}", "slot")
+ASKED = Asked("visits_total{…}", "slot", ("events", "all"))
 COUNTS = Counts(total="t", bad="b", sum_over=("pod",), slot_label="slot")
 QUERIES = tuple(
     Query(revision, events, f"{'b' if events else 't'}_{revision}")
@@ -33,7 +33,10 @@ Values = Mapping[tuple[str, bool, int | None, str], int]
 
 
 def told(values: Values, at: float) -> dict[SlotSeries, Sample]:
-    return {SlotSeries(*name): Sample(value, at) for name, value in values.items()}
+    return {
+        SlotSeries(revision, EVENTS if events else ALL, slot, pod): Sample(value, at)
+        for (revision, events, slot, pod), value in values.items()
+    }
 
 
 class Ledger:
@@ -46,7 +49,7 @@ class Ledger:
         self.at += 10
         split = Split("v2", self.weight) if self.weight else None
         series = told(values, self.at if at is None else at)
-        return self.ledger.take(NAME, "salt", self.weight, series, ASKED, split)
+        return slot_reading(self.ledger.take(NAME, "salt", self.weight, series, ASKED, split))
 
 
 def arms(reading: Reading) -> dict[tuple[str, bool], int]:
@@ -150,7 +153,7 @@ def test_another_rollout_counts_from_nought() -> None:
     for number in range(3):
         world.take({("v1", False, OF_STABLE, "a"): 10 * number})
     other = told({("v1", False, OF_STABLE, "a"): 90}, 99)
-    read = world.ledger.take(NAME, "another", 25, other, ASKED, None)
+    read = slot_reading(world.ledger.take(NAME, "another", 25, other, ASKED, None))
     assert arms(read)["v1", False] == 0
 
 
@@ -180,11 +183,11 @@ def test_slots_and_pods_are_told_apart() -> None:
     of_canary = answer({"pod": "c", "slot": "255"}, {"pod": "c"}, {"pod": "d", "slot": "0"})
     read = slot_series(QUERIES, (of_canary, Answer(), PLAIN, PLAIN), COUNTS, NOW, 60)
     assert set(read) == {
-        SlotSeries("v2", False, 255, "pod=c"),
-        SlotSeries("v2", False, None, "pod=c"),
-        SlotSeries("v2", False, 0, "pod=d"),
-        SlotSeries("v1", False, 7, "pod=a"),
-        SlotSeries("v1", True, 7, "pod=a"),
+        SlotSeries("v2", ALL, 255, "pod=c"),
+        SlotSeries("v2", ALL, None, "pod=c"),
+        SlotSeries("v2", ALL, 0, "pod=d"),
+        SlotSeries("v1", ALL, 7, "pod=a"),
+        SlotSeries("v1", EVENTS, 7, "pod=a"),
     }
 
 

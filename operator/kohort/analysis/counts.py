@@ -8,7 +8,6 @@ step. A proof has to be ``GUARD_FACTOR`` times surer then.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -367,22 +366,11 @@ def _added(tally: Tally, count: Count) -> Tally:
 
 
 def _asked(metric: Metric) -> str:
-    counts = metric.counts
-    told = repr(
-        (
-            counts and (counts.total, counts.good, counts.bad, counts.sum_over, counts.slot_label),
-            border(metric),
-        )
-    )
-    return _short(told)
+    return persisted.fingerprint(metric.counts, border(metric))
 
 
 def _key(series: Series) -> str:
-    return _short(repr(tuple(series)))
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return persisted.fingerprint(*series)
 
 
 def encode(state: State) -> str:

@@ -8,6 +8,7 @@ how many requests of a slot were slow, from either of two durations on that are 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
@@ -50,7 +51,8 @@ class State(Struct, frozen=True, omit_defaults=True):
     ``reference``: what stable was known to do when the present bets were made. ``near``, ``far``: classes
     from which on a request is slow; 0 while not chosen. ``logs``: of the bets' capitals.
     ``canary_seen``, ``stable_seen``: Unix time when a request of the arm was last counted.
-    ``harm_trail``: how the evidence has grown.
+    ``harm_trail``: how the evidence has grown. ``asked``: of which histogram, and its
+    bounds; of durations there is but one.
     """
 
     at: float = 0.0
@@ -66,11 +68,37 @@ class State(Struct, frozen=True, omit_defaults=True):
     canary_seen: float = 0.0
     stable_seen: float = 0.0
     harm_trail: Trail = Trail()
+    asked: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> tuple[int, ...]:
         """The classes from which on a request is slow; empty while not chosen."""
         return (self.near, self.far) if self.near else ()
+
+
+def _slower(canary: Row, stable: Row, metric: Metric) -> bool:
+    return slower(canary, stable, metric.allowed)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What classes stand for.
+
+    ``form``: begins every state. ``worse``: whether canary's row is worse than stable's by the margin.
+    ``figures``: both rows in words. ``hardly``, ``well``: what is said of less, and of nothing.
+    ``asked``: of which histogram. ``slots``: whether client slots are told.
+    """
+
+    form: str = FORMAT
+    worse: Callable[[Row, Row, Metric], bool] = _slower
+    figures: Callable[[Row, Row], str] = wording.durations
+    hardly: str = f"slower, but by less than {{margin}} or {LEAST_MS:g} ms"
+    well: str = "not slower"
+    asked: tuple[str, ...] = ()
+    slots: bool = True
+
+
+DURATIONS = Scale()
 
 
 @dataclass(frozen=True)
@@ -85,23 +113,34 @@ class _News:
 
 
 def begin(
-    metric: Metric, reading: Reading | None, trial: Trial, weight: int, now: datetime
+    metric: Metric,
+    reading: Reading | None,
+    trial: Trial,
+    weight: int,
+    now: datetime,
+    scale: Scale = DURATIONS,
 ) -> Evidence:
     """Fresh evidence; the reading is its snapshot, so that only later requests count."""
-    state, slots = State(), opened(weight, ways=2)
+    state, slots = State(asked=scale.asked), opened(weight, ways=2)
     if reading is not None:
         state, slots = _taken(state, slots, reading, trial, now)
     return Evidence(
         metric=metric.name,
         message=wording.unseen_message(("canary", "stable")),
         since=to_time(now),
-        state=encode(state),
-        slots=encode_slots(slots),
+        state=encode(state, scale.form),
+        slots=encode_slots(slots) if scale.slots else "",
     )
 
 
 def advance(
-    evidence: Evidence, reading: Reading, trial: Trial, metric: Metric, rates: Rates, now: datetime
+    evidence: Evidence,
+    reading: Reading,
+    trial: Trial,
+    metric: Metric,
+    rates: Rates,
+    now: datetime,
+    scale: Scale = DURATIONS,
 ) -> Evidence:
     """Evidence with what was counted since its snapshot; a reading that is not newer adds nothing.
 
@@ -109,9 +148,11 @@ def advance(
     """
     if evidence.verdict is Verdict.FAIL:
         return evidence
-    state, slots = decode(evidence.state), decode_slots(evidence.slots)
+    state, slots = decode(evidence.state, scale.form), decode_slots(evidence.slots)
+    if not scale.slots:
+        slots = opened(trial.weight, ways=2)  # none are told, and none are kept
     if state is None or slots is None:
-        begun = begin(metric, reading, trial, slots.weight if slots else trial.weight, now)
+        begun = begin(metric, reading, trial, slots.weight if slots else trial.weight, now, scale)
         return structs.replace(begun, message=wording.UNREADABLE)
     if reading.at <= state.at:
         return evidence
@@ -123,20 +164,21 @@ def advance(
         evidence,
         canary=_tally(state.canary, state.near),
         stable=_tally(state.stable, state.near),
-        slow_from=TOOK_MS[state.near] if state.near else None,
+        slow_from=TOOK_MS[state.near] if state.near and scale is DURATIONS else None,
         since=evidence.since if known_before else to_time(now),
         updated=evidence.updated if reading.errors else to_time(now),
-        state=encode(state),
+        state=encode(state, scale.form),
     )
     harm, seen = log_mean(state.logs), None
     events = evidence.canary.failed + evidence.stable.failed
     crossed = harm >= math.log(1 / rates.alpha)
-    worse = crossed and slower(state.canary, state.stable, metric.allowed)
-    if worse and state.near and events >= LOOK_GROWTH * slots.looked_at:
+    worse = crossed and scale.worse(state.canary, state.stable, metric)
+    if worse and scale.slots and state.near and events >= LOOK_GROWTH * slots.looked_at:
         seen = _look(slots, trial, harm, rates.alpha, events)
         slots = structs.replace(slots, looked_at=events, told=seen.told)
-    evidence = structs.replace(evidence, slots=encode_slots(slots))
-    return _judged(evidence, state, slots, seen, reading, metric, rates, worse=worse)
+    kept = encode_slots(slots) if scale.slots else ""
+    evidence = structs.replace(evidence, slots=kept, undecided=worse and not scale.slots)
+    return _judged(evidence, state, slots, seen, reading, metric, rates, scale, worse=worse)
 
 
 def _taken(
@@ -211,11 +253,12 @@ def _judged(
     reading: Reading,
     metric: Metric,
     rates: Rates,
+    scale: Scale,
     *,
     worse: bool,
 ) -> Evidence:
     """The verdict and its sentence."""
-    told, harm = wording.durations(state.canary, state.stable), log_mean(state.logs)
+    told, harm = scale.figures(state.canary, state.stable), log_mean(state.logs)
     verdict = Verdict.INSUFFICIENT
     if seen is not None and seen.confirmed:
         verdict, message = Verdict.FAIL, wording.failed_message(told, harm, seen.told)
@@ -223,17 +266,19 @@ def _judged(
         verdict = Verdict.METRICS_ERROR
         message = wording.unread_message(told, reading.errors)
     elif harm >= math.log(1 / rates.alpha) and not worse:
-        message = f"{told}; slower, but by less than {metric.tolerated} or {LEAST_MS:g} ms"
+        message = f"{told}; {scale.hardly.format(margin=metric.tolerated)}"
+    elif evidence.undecided:
+        message = wording.undecided_message(told, harm)
     elif harm >= math.log(1 / rates.alpha):
         message = wording.accused_message(told, harm, slots.told or "slots are not counted yet")
     else:
-        message = wording.idle_message(evidence.canary, evidence.stable) or f"{told}; not slower"
+        message = wording.idle_message(evidence.canary, evidence.stable) or f"{told}; {scale.well}"
     return structs.replace(evidence, verdict=verdict, message=wording.cut(message))
 
 
-def accused(evidence: Evidence, alpha: float) -> bool:
+def accused(evidence: Evidence, alpha: float, form: str = FORMAT) -> bool:
     """Whether single requests speak against the canary, whatever slots say to it."""
-    state = decode(evidence.state)
+    state = decode(evidence.state, form)
     return state is not None and log_mean(state.logs) >= math.log(1 / alpha)
 
 
@@ -249,14 +294,14 @@ def unseen_since(evidence: Evidence, moment: datetime) -> tuple[str, ...]:
     return tuple(arm for arm, at in seen.items() if at < moment.timestamp())
 
 
-def encode(state: State) -> str:
+def encode(state: State, form: str = FORMAT) -> str:
     """A state as it stands in status."""
-    return persisted.written(state, FORMAT)
+    return persisted.written(state, form)
 
 
-def decode(text: str) -> State | None:
+def decode(text: str, form: str = FORMAT) -> State | None:
     """The state, or None for what this version did not write."""
-    state = persisted.read(text, State, FORMAT)
+    state = persisted.read(text, State, form)
     if state is None:
         return None
     rows = (state.canary_read, state.stable_read, state.canary, state.stable, state.reference)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 S = TypeVar("S", bound=Struct)
+
+
+def fingerprint(*facts: object) -> str:
+    """A short name of what an analysis is of, that changes when it does."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def written(state: Struct, form: str) -> str:

@@ -94,6 +94,7 @@ class Reading:
     read is absent: its next reading holds what was missed. A process that starts anew has another name.
     ``errors``: why sources are absent; empty when every ready gateway was read.
     ``slots``: None where nobody counts slots. ``series``: of a metric with counters of its own.
+    ``bounds``: of a histogram's buckets, lowest first; of a metric with a score.
     ``sampled``: whether somebody else read the counters, so that ``at`` may be a while ago.
     """
 
@@ -103,3 +104,4 @@ class Reading:
     slots: SlotTotals | None = None
     series: Mapping[Series, Sample] = field(default_factory=dict)
     sampled: bool = False
+    bounds: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from kohort.api.base import SpecStruct, rules
-from kohort.api.prometheus import Counts, Prometheus, Source
+from kohort.api.prometheus import Counts, Prometheus, Score, Source
 from kohort.api.quantity import Percent, share
 
 
@@ -33,6 +33,12 @@ MARGINS: Mapping[str, str] = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"
 NOTHING_TOLERATED = "0%"
 
 
+_SLOTS_APART = (
+    "!has(self.slotLabel) || !has(self.sumOver) || !(self.slotLabel in self.sumOver)",
+    "slotLabel tells client slots apart: leave it out of sumOver",
+)
+
+
 class Metric(SpecStruct, frozen=True):
     """A metric on which the new revision is compared with the cohort's own stable revision."""
 
@@ -42,8 +48,8 @@ class Metric(SpecStruct, frozen=True):
             pattern="^[a-z]([-a-z0-9]*[a-z0-9])?$",
             max_length=40,
             description="errors: answers 5xx, 4xx (except 401, 403, 404, 408, 429), resets and time-outs. "
-            "latency: how long all other answers took, as a whole distribution. Any other: what counts "
-            "counts.",
+            "latency: how long all other answers took, as a whole distribution. Any other: what "
+            "counts or score tells.",
         ),
     ]
     role: Annotated[
@@ -60,7 +66,8 @@ class Metric(SpecStruct, frozen=True):
             "less than this, in percentage points (1% if absent). latency: a cohort goes back only if "
             "answers take longer by at least this, relative to stable (10% if absent). counts: a cohort "
             "goes back only if it is worse by more than this (0% if absent), and until NonInferior passes if "
-            "it is worse by less; see marginType."
+            "it is worse by less. score: a cohort goes back only if the share of scores that are worse than "
+            "some bound is higher by at least this (0% if absent). See marginType."
         ),
     ] = None
     min_clients: Annotated[
@@ -78,13 +85,28 @@ class Metric(SpecStruct, frozen=True):
             description="Counters in analysis.prometheus that decide.",
             extra_json_schema=rules(
                 ("has(self.good) != has(self.bad)", "give either good or bad, besides total"),
+                _SLOTS_APART,
+            ),
+        ),
+    ] = None
+    score: Annotated[
+        Score | None,
+        Meta(
+            description="Instead of counts, a histogram in analysis.prometheus that decides.",
+            extra_json_schema=rules(
+                _SLOTS_APART,
                 (
-                    "!has(self.slotLabel) || !has(self.sumOver) || !(self.slotLabel in self.sumOver)",
-                    "slotLabel tells client slots apart: leave it out of sumOver",
+                    "!has(self.sumOver) || !('le' in self.sumOver)",
+                    "le tells buckets apart: leave it out of sumOver",
                 ),
             ),
         ),
     ] = None
+
+    @property
+    def queried(self) -> Counts | Score | None:
+        """What is asked for in Prometheus, if anything."""
+        return self.counts or self.score
 
     @property
     def tolerated(self) -> str:
@@ -142,14 +164,19 @@ class Analysis(SpecStruct, frozen=True):
                             "margin of errors is in percentage points of requests: at most 100%",
                         ),
                         (
-                            "self.name in ['errors', 'latency'] || has(self.counts)",
-                            "gateways count errors and latency alone: a metric of another name needs counts, "
-                            "its counters in Prometheus",
+                            "self.name in ['errors', 'latency'] || has(self.counts) != has(self.score)",
+                            "gateways count errors and latency alone: a metric of another name needs either "
+                            "counts, its counters in Prometheus, or score, its histogram there",
                         ),
                         (
-                            "!has(self.counts) || !(self.name in ['errors', 'latency', 'mirror'])",
+                            "!(has(self.counts) || has(self.score)) || "
+                            "!(self.name in ['errors', 'latency', 'mirror'])",
                             "errors, latency and mirror are what Kohort counts itself: give the metric with "
-                            "counts another name",
+                            "counts or score another name",
+                        ),
+                        (
+                            "!has(self.score) || !has(self.role) || self.role != 'Goal'",
+                            "score can only be a Guardrail: until NonInferior proves errors and counts alone",
                         ),
                         (
                             "!has(self.counts) || !has(self.role) || self.role != 'Goal' || "
@@ -158,9 +185,9 @@ class Analysis(SpecStruct, frozen=True):
                             "less than that (0%: that it is better)",
                         ),
                         (
-                            "!has(self.counts) || !has(self.margin) || "
+                            "!(has(self.counts) || has(self.score)) || !has(self.margin) || "
                             "double(self.margin.replace('%', '')) < 100.0",
-                            "margin of counts must be below 100%: nothing could be worse by that much",
+                            "margin of counts and score must be below 100%: nothing could be so much worse",
                         ),
                     )
                 ),
@@ -197,6 +224,6 @@ class Analysis(SpecStruct, frozen=True):
         return named or frozenset({MetricName.ERRORS})
 
     @property
-    def counts(self) -> tuple[Metric, ...]:
+    def in_prometheus(self) -> tuple[Metric, ...]:
         """The metrics that are read in Prometheus."""
-        return tuple(m for m in self.metrics if m.counts is not None)
+        return tuple(m for m in self.metrics if m.queried is not None)

@@ -72,7 +72,7 @@ GOAL_RULE = {
 PROMETHEUS_RULE = {
     "rule": "self.spec.route.type != 'GatewayAPI' || !has(self.spec.analysis.prometheus)",
     "message": "Kohort compares revisions only behind its own gateways: leave out analysis.prometheus and"
-    " metrics with counts, or use route.type Envoy",
+    " metrics with counts or score, or use route.type Envoy",
 }
 
 _PREVIEW = "!has(self.spec.preview) || "

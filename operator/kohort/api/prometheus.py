@@ -130,6 +130,24 @@ Query = Annotated[
 Label = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$", min_length=1, max_length=128)]
 
 
+SumOver = Annotated[
+    tuple[Label, ...],
+    Meta(
+        max_length=8,
+        description="Labels in which series of a query may differ, such as pod: they are added up. "
+        "Without any, each query must select one series.",
+    ),
+]
+SlotLabel = Annotated[
+    Label | None,
+    Meta(
+        description="Label that tells the client slot: what requests say in x-kohort-slot, empty where "
+        "they do not. With it client slots have to bear out what single requests say; without it an "
+        "accusation only holds the step."
+    ),
+]
+
+
 class Counts(SpecStruct, frozen=True):
     """Two counters of each revision: how many there were, and how many of them were good, or bad."""
 
@@ -142,22 +160,8 @@ class Counts(SpecStruct, frozen=True):
         Query | None,
         Meta(description="Instead of good, the counter of bad ones: fewer of them are better."),
     ] = None
-    sum_over: Annotated[
-        tuple[Label, ...],
-        Meta(
-            max_length=8,
-            description="Labels in which series of a query may differ, such as pod: they are added up. "
-            "Without any, each query must select one series.",
-        ),
-    ] = ()
-    slot_label: Annotated[
-        Label | None,
-        Meta(
-            description="Label that tells the client slot: what requests say in x-kohort-slot, empty where "
-            "they do not. With it client slots have to bear out what single requests say; without it an "
-            "accusation only holds the step.",
-        ),
-    ] = None
+    sum_over: SumOver = ()
+    slot_label: SlotLabel = None
     margin_type: Annotated[
         MarginType,
         Meta(
@@ -165,6 +169,11 @@ class Counts(SpecStruct, frozen=True):
             "stable's share."
         ),
     ] = MarginType.ABSOLUTE
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """What is asked of each revision: all of them, then events."""
+        return self.total, self.events
 
     @property
     def events(self) -> str:
@@ -175,3 +184,37 @@ class Counts(SpecStruct, frozen=True):
     def wants_more(self) -> bool:
         """Whether more events are better."""
         return self.good is not None
+
+
+class Better(StrEnum):
+    """Which scores are better."""
+
+    HIGHER = "Higher"
+    LOWER = "Lower"
+
+
+class Score(SpecStruct, frozen=True):
+    """A histogram of a score of each revision, compared as a whole."""
+
+    buckets: Annotated[
+        Query,
+        Meta(
+            description="PromQL selector of a classic histogram's buckets (the series whose names end in "
+            "_bucket), which differ in le: 2 to 15 bounds besides +Inf, the same of both revisions."
+        ),
+    ]
+    better: Annotated[Better, Meta(description="Which scores are better.")] = Better.HIGHER
+    sum_over: SumOver = ()
+    slot_label: SlotLabel = None
+    margin_type: Annotated[
+        MarginType,
+        Meta(
+            description="Absolute: margin is in percentage points of all scores. Relative: it is relative to "
+            "stable's share of scores that are worse than a bound."
+        ),
+    ] = MarginType.ABSOLUTE
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """What is asked of each revision."""
+        return (self.buckets,)

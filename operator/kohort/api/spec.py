@@ -170,14 +170,14 @@ class Spec(SpecStruct, frozen=True):
                 # A default that leaves all out is not filled in when it is looked at.
                 (
                     "has(self.prometheus) || ((!has(self.source) || self.source == 'Gateways') && "
-                    "(!has(self.metrics) || self.metrics.all(m, !has(m.counts))))",
-                    "source Prometheus and metrics with counts need prometheus: set prometheus.url",
+                    "(!has(self.metrics) || self.metrics.all(m, !has(m.counts) && !has(m.score))))",
+                    "source Prometheus and metrics with counts or score need prometheus: set prometheus.url",
                 ),
                 (
                     "!has(self.prometheus) || self.source == 'Prometheus' || "
-                    "self.metrics.exists(m, has(m.counts))",
+                    "self.metrics.exists(m, has(m.counts) || has(m.score))",
                     "nothing would be read from prometheus: set source Prometheus, or add a metric with "
-                    "counts",
+                    "counts or score",
                 ),
                 (
                     "!has(self.metrics) || self.metrics.exists(m, m.name in ['errors', 'latency']) || "

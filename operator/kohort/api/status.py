@@ -73,7 +73,7 @@ class Tally(StatusStruct, frozen=True):
     failed: Annotated[
         int,
         Meta(
-            description="Those of them that failed; of latency: that were slow; of counts: that were bad."
+            description="Those of them that failed; of latency: that were slow; of others: that were bad."
         ),
     ] = 0
 

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from kohort.analysis import counts, latency, mirroring, sequential
+from kohort.analysis import counts, latency, mirroring, score, sequential
 from kohort.analysis.trail import BORDER
 from kohort.api.analysis import MetricName
 from kohort.api.status import Evidence, Status
@@ -73,9 +73,10 @@ def rows(status: Status, cohort: str = "") -> Iterator[Row]:
 
 def _lines(evidence: Evidence) -> Iterator[Line]:
     """What is drawn of a metric: nothing once a rollout is over, for then its state is not kept."""
-    if evidence.metric == MetricName.LATENCY:
-        durations = latency.decode(evidence.state)
-        trails = [("harm", durations.harm_trail)] if durations else []
+    scores = score.decode(evidence.state)
+    if evidence.metric == MetricName.LATENCY or scores:
+        classes = scores or latency.decode(evidence.state)
+        trails = [("harm", classes.harm_trail)] if classes else []
     else:
         counted = evidence.metric not in (MetricName.ERRORS, mirroring.METRIC)
         failures = (counts if counted else sequential).decode(evidence.state)

@@ -144,7 +144,7 @@ class Foresight:
             counters_name(c.name, metric): _counters(metric, c, self._looks, self.now.timestamp())
             for c in self.status.cohorts
             if c.canary
-            for metric in self.spec.analysis.counts
+            for metric in self.spec.analysis.in_prometheus
         }
         return counted | {
             name: Reading(
@@ -225,6 +225,12 @@ class Foresight:
 
 def _counters(metric: Metric, cohort: CohortStatus, looks: int, at: float) -> Reading:
     """What counters of a metric tell of revisions with which all is well."""
+    if metric.score is not None:
+        sent = looks * TRAFFIC
+        row = (sent, *(0,) * (len(TOOK_MS) - 1))
+        arms = dict.fromkeys((cohort.canary, cohort.stable), row)
+        scored = SlotTotals("foresight", Slots((sent,) * SLOTS, (0,) * SLOTS), arms=arms)
+        return Reading(at, {}, slots=scored, bounds=("0.5", "0.9", "+Inf"))
     counts = metric.counts
     well = looks * TRAFFIC if counts is not None and counts.wants_more else 0
     series = {

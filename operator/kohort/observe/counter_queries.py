@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kohort.analysis.counts import SERIES_LIMIT
-from kohort.analysis.reading import Reading, Sample, Series
-from kohort.api.prometheus import Counts
+from kohort.analysis.reading import Reading, Sample, Series, Slots, SlotTotals
+from kohort.api.prometheus import Counts, Score
 from kohort.contract import SLOTS
 from kohort.observe.prometheus import QUERY_TOLD, Answer, Point, PrometheusError, Question, cut
-from kohort.observe.slot_series import SlotSeries
+from kohort.observe.slot_series import SlotSeries, Totals
 from kohort.route.table import ModelKey
 
 LARGEST = float(1 << 53)
 """Beyond it a number tells whole ones no longer apart."""
+
+EVENTS, ALL = 0, 1
+"""Kinds of counters."""
 
 IN_THE_FUTURE = 30.0
 """Seconds that clocks may differ."""
@@ -44,13 +47,13 @@ class Query:
 
 
 def queries(
-    counts: Counts, key: ModelKey, cohort: str, revisions: Sequence[str]
+    asked: Counts | Score, key: ModelKey, cohort: str, revisions: Sequence[str]
 ) -> tuple[Query, ...]:
-    """The selectors of both counters for each of the revisions."""
+    """The selectors of a metric for each of the revisions."""
     return tuple(
-        Query(revision, events, filled(template, key, cohort, revision))
+        Query(revision, number > 0, filled(template, key, cohort, revision))
         for revision in revisions
-        for events, template in ((False, counts.total), (True, counts.events))
+        for number, template in enumerate(asked.queries)
     )
 
 
@@ -76,9 +79,9 @@ def reading(
     series: dict[Series, Sample] = {}
     try:
         for query, answer in zip(asked, answers, strict=True):
-            found = _series(query, answer, counts.sum_over, at, stale_after, needed=True)
+            found = selected(query, answer, counts.sum_over, at, stale_after, needed=True)
             series |= {
-                Series(query.revision, query.events, _source(counts.sum_over, values)): sample
+                Series(query.revision, query.events, source(counts.sum_over, values)): sample
                 for values, sample in found.items()
             }
         if len(series) > SERIES_LIMIT:
@@ -107,17 +110,30 @@ def slot_series(
     apart = (*counts.sum_over, label)
     told: dict[SlotSeries, Sample] = {}
     for query, answer in zip(asked, answers, strict=True):
-        found = _series(query, answer, apart, at, stale_after, needed=not query.events)
+        kind = EVENTS if query.events else ALL
+        found = selected(query, answer, apart, at, stale_after, needed=not query.events)
         for (*values, slot), sample in found.items():
-            source = _source(counts.sum_over, values)
-            number = _slot(query, label, slot)
-            told[SlotSeries(query.revision, query.events, number, source)] = sample
-    if not any(series.events for series in told):
-        raise _nothing_selected(next(query for query in asked if query.events))
+            number, by = slot_of(query, label, slot), source(counts.sum_over, values)
+            told[SlotSeries(query.revision, kind, number, by)] = sample
+    if not any(series.kind == EVENTS for series in told):
+        raise nothing_selected(next(query for query in asked if query.events))
     return told
 
 
-def _slot(query: Query, label: str, value: str) -> int | None:
+def slot_reading(totals: Totals) -> Reading:
+    """Totals of two counters as an analysis reads them; events stand where failures do."""
+    past = Slots(totals.past[ALL], totals.past[EVENTS]) if totals.past else None
+    series = {
+        Series(revision, kind == EVENTS, totals.counter): Sample(number, totals.at)
+        for revision, row in totals.arms.items()
+        for kind, number in enumerate(row)
+    }
+    slots = SlotTotals(totals.counter, Slots(totals.now[ALL], totals.now[EVENTS]), past)
+    return Reading(totals.at, {}, totals.errors, slots, series, sampled=True)
+
+
+def slot_of(query: Query, label: str, value: str) -> int | None:
+    """The number of a slot; None where there is none."""
     if not value:
         return None
     if value not in _SLOT_NAMES:
@@ -128,11 +144,12 @@ def _slot(query: Query, label: str, value: str) -> int | None:
     return int(value)
 
 
-def _source(labels: Sequence[str], values: Sequence[str]) -> str:
+def source(labels: Sequence[str], values: Sequence[str]) -> str:
+    """Who counts: the values of labels in which series may differ."""
     return ",".join(f"{label}={value}" for label, value in zip(labels, values, strict=True))
 
 
-def _series(
+def selected(
     query: Query,
     answer: Answer | PrometheusError,
     apart: Sequence[str],
@@ -145,7 +162,7 @@ def _series(
     if isinstance(answer, PrometheusError):
         raise answer
     if not answer.values and needed:
-        raise _nothing_selected(query)
+        raise nothing_selected(query)
     times = {_labels(point): point.number for point in answer.times}
     found: dict[tuple[str, ...], Sample] = {}
     for point in answer.values:
@@ -161,7 +178,8 @@ def _series(
     return found
 
 
-def _nothing_selected(query: Query) -> PrometheusError:
+def nothing_selected(query: Query) -> PrometheusError:
+    """That a query selects nothing."""
     return PrometheusError(
         f"no series: {query.told}; does it exist, and is it told from 0 on, before the first event?"
     )

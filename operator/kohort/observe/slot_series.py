@@ -1,4 +1,4 @@
-"""Counters of an application that tell client slots: series made into totals that never fall."""
+"""Counters of an application, by client slot where they tell it: series made into totals that never fall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kohort.analysis.astray import Routed
-from kohort.analysis.reading import Reading, Sample, Series, Slots, SlotTotals
+from kohort.analysis.reading import Row, Sample
 from kohort.analysis.split import canary_slots
 from kohort.contract import SLOTS
 from kohort.observe.prometheus import PrometheusError
@@ -24,18 +24,40 @@ Name = tuple[ModelKey, str]
 
 
 class SlotSeries(NamedTuple):
-    """A counter of one slot: of which arm, of events or of all, and who counts.
+    """A counter of one slot: of which arm, which one of a metric's, and who counts.
 
+    ``kind``: its number among those that a metric has of each revision; the last one counts all.
     ``slot``: None for what has no slot, as requests outside of a rollout.
     """
 
     revision: str
-    events: bool
+    kind: int
     slot: int | None
     source: str
 
 
 Told = Mapping[SlotSeries, Sample]
+Rows = tuple[Row, ...]
+"""By kind, by slot number."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was counted so far, in whose name, and what it was before any client had the canary.
+
+    ``at``: Unix time of the oldest sample. ``arms``: by revision, by kind. ``errors``: why it is not to be
+    believed.
+    """
+
+    counter: str
+    at: float
+    now: Rows
+    past: Rows | None
+    arms: Mapping[str, Row]
+    errors: tuple[str, ...]
+
+
+_NOTHING: Row = (0,) * SLOTS
 
 
 def _zeros() -> array[int]:
@@ -47,13 +69,13 @@ class _Entry:
     """One rollout of a cohort: totals, and what each series told last."""
 
     salt: str
+    kinds: tuple[str, ...]
     counter: str = field(default_factory=lambda: secrets.token_hex(8))
     known: dict[SlotSeries, Sample] = field(default_factory=dict)
     sources: set[tuple[str, str]] = field(default_factory=set)
-    requests: array[int] = field(default_factory=_zeros)
-    events: array[int] = field(default_factory=_zeros)
-    arms: dict[tuple[str, bool], int] = field(default_factory=dict)
-    past: Slots | None = None
+    rows: dict[int, array[int]] = field(default_factory=dict)
+    arms: dict[str, list[int]] = field(default_factory=dict)
+    past: Rows | None = None
     had_clients: bool = False
     split: Split | None = None
     routed: Routed = field(default_factory=Routed)
@@ -86,12 +108,19 @@ class _Entry:
             if (name.revision, name.source) in self.sources
         }
 
-    def add(self, new: Mapping[SlotSeries, int]) -> None:
-        """Counts what is of a slot; what is of none is from before the rollout, or told by ``follow``."""
-        for (revision, events, slot, _), number in new.items():
+    def add(self, new: Mapping[SlotSeries, int], *, slotted: bool) -> None:
+        """Counts what is new; of counters that tell slots what is of one, for the rest is from before the
+        rollout, or told by ``follow``."""
+        for (revision, kind, slot, _), number in new.items():
+            if slotted == (slot is None):
+                continue
+            arm = self.arms.setdefault(revision, [0] * len(self.kinds))
+            arm[kind] += number
             if slot is not None:
-                (self.events if events else self.requests)[slot] += number
-                self.arms[revision, events] = self.arms.get((revision, events), 0) + number
+                row = self.rows.get(kind)
+                if row is None:
+                    row = self.rows[kind] = _zeros()
+                row[slot] += number
 
     def follow(self, new: Mapping[SlotSeries, int], split: Split | None) -> None:
         """Looks whether slots are told, and those that the gateways sent, while a split is in effect."""
@@ -101,8 +130,8 @@ class _Entry:
             return
         canary, border = canary_slots(split.weight, self.salt)
         without = known = astray = 0
-        for (revision, events, slot, _), number in new.items():
-            if events:
+        for (revision, kind, slot, _), number in new.items():
+            if kind != len(self.kinds) - 1:
                 continue
             if slot is None:
                 without += number
@@ -112,9 +141,9 @@ class _Entry:
         self.routed = _after(self.routed, known, astray)
         self.slotted = _after(self.slotted, known + without, without)
 
-    def totals(self) -> Slots:
-        """What was counted so far; events stand where failures do."""
-        return Slots(tuple(self.requests), tuple(self.events))
+    def totals(self) -> Rows:
+        """What was counted so far by slot."""
+        return tuple(tuple(self.rows.get(kind, _NOTHING)) for kind in range(len(self.kinds)))
 
 
 def _after(routed: Routed, requests: int, astray: int) -> Routed:
@@ -124,10 +153,14 @@ def _after(routed: Routed, requests: int, astray: int) -> Routed:
 
 
 class Asked(NamedTuple):
-    """What messages name: the query of all, and the label that tells slots."""
+    """What messages name: the query of all, and the label that tells slots, if there is one.
+
+    ``kinds``: names of the counters that a metric has of each revision and slot.
+    """
 
     total: str
-    label: str
+    label: str | None
+    kinds: tuple[str, ...]
 
 
 class SlotSeriesLedger:
@@ -138,16 +171,23 @@ class SlotSeriesLedger:
         self._entries: dict[Name, _Entry] = {}
 
     def take(
-        self, name: Name, salt: str, weight: int, told: Told, asked: Asked, split: Split | None
-    ) -> Reading:
-        """A reading after what was told; an error in it where slots are not told, or others.
+        self,
+        name: Name,
+        salt: str,
+        weight: int,
+        told: Told,
+        asked: Asked,
+        split: Split | None,
+    ) -> Totals:
+        """Totals after what was told; an error in them where slots are not told, or others.
 
-        ``salt``: names the rollout; another one counts from nought. ``weight``: the canary's percentage
-        now. ``split``: if every gateway is known to serve it since before these samples were taken.
+        ``salt``: names the rollout; another one counts from nought, and so do other counters. ``weight``:
+        the canary's percentage now. ``split``: if every gateway is known to serve it since before these
+        samples were taken. Raises PrometheusError for more series than can be kept.
         """
         entry = self._entries.get(name)
-        if entry is None or entry.salt != salt:
-            entry = self._entries[name] = _Entry(salt)
+        if entry is None or (entry.salt, entry.kinds) != (salt, asked.kinds):
+            entry = self._entries[name] = _Entry(salt, asked.kinds)
         new = entry.gained(told)
         if len(entry.known) > SERIES_LIMIT:
             entry.forget_others(told)
@@ -156,23 +196,23 @@ class SlotSeriesLedger:
             raise PrometheusError(
                 f"more than {SERIES_LIMIT} series were selected, and no more can be kept: {asked.total}"
             )
-        entry.add(new)
-        entry.follow(new, split)
+        entry.add(new, slotted=bool(asked.label))
+        entry.follow(new, split if asked.label else None)
         totals = entry.totals()
         entry.had_clients |= weight > 0
         if not entry.had_clients:
             entry.past = totals
-        at = min(sample.at for sample in told.values())
-        series = {
-            Series(revision, events, entry.counter): Sample(
-                entry.arms.get((revision, events), 0), at
-            )
-            for revision in {each.revision for each in told}
-            for events in (False, True)
-        }
-        errors = tuple(filter(None, (_unslotted(entry, asked), _misled(entry, asked))))
-        slots = SlotTotals(entry.counter, totals, entry.past)
-        return Reading(at, {}, errors, slots, series, sampled=True)
+        return Totals(
+            entry.counter,
+            min(sample.at for sample in told.values()),
+            totals,
+            entry.past,
+            {
+                revision: tuple(entry.arms.get(revision, (0,) * len(entry.kinds)))
+                for revision in {each.revision for each in told}
+            },
+            tuple(filter(None, (_unslotted(entry, asked), _misled(entry, asked)))),
+        )
 
     def keep(self, names: Iterable[Name]) -> None:
         """Forgets all but these."""

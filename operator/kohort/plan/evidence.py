@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from kohort.analysis import counts, latency, mirroring, sequential
+from kohort.analysis import counts, latency, mirroring, score, sequential
 from kohort.analysis.reading import Reading
 from kohort.analysis.sequential import Rates, Trial, relabelled
 from kohort.analysis.slots import SlotState, decode
@@ -50,9 +50,15 @@ ANALYSES: dict[str, Analysis] = {
 }
 
 
-def analysis(metric: str) -> Analysis:
-    """How evidence on a metric of this name is gathered; other names are those of counters."""
-    return ANALYSES.get(metric, counts)
+def analysis(metric: Metric) -> Analysis:
+    """How evidence on a metric is gathered."""
+    return ANALYSES.get(metric.name, score if metric.score is not None else counts)
+
+
+def gathered(evidence: Evidence) -> Analysis:
+    """How evidence was gathered."""
+    scored = evidence.state.startswith(score.FORMAT)
+    return ANALYSES.get(evidence.metric, score if scored else counts)
 
 
 def counters_name(cohort: str, metric: Metric) -> str:
@@ -88,7 +94,7 @@ def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
 
 def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
     return tuple(
-        analysis(metric.name).begin(
+        analysis(metric).begin(
             metric, _reading(context, cohort, metric), _trial(cohort), cohort.weight, context.now
         )
         for metric in context.spec.analysis.metrics
@@ -97,7 +103,7 @@ def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
 
 def _reading(context: Context, cohort: CohortStatus, metric: Metric) -> Reading | None:
     """What was newly read of a metric."""
-    name = cohort.name if metric.counts is None else counters_name(cohort.name, metric)
+    name = cohort.name if metric.queried is None else counters_name(cohort.name, metric)
     return context.world.readings.get(name)
 
 
@@ -141,8 +147,8 @@ def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
         reading, evidence = _reading(context, cohort, metric), known.get(metric.name)
         if reading is None:
             return evidence
-        way, now = analysis(metric.name), _moment(context, reading)
-        if evidence is None:
+        way, now = analysis(metric), _moment(context, reading)
+        if evidence is None or way is not gathered(evidence):
             return way.begin(metric, reading, trial, cohort.weight, now)
         return way.advance(evidence, reading, trial, metric, rates, now)
 
@@ -182,7 +188,7 @@ def unseen(cohort: CohortStatus, since: str | None) -> str:
     if since is None:
         return ""
     moment = from_time(since)
-    missing = (analysis(e.metric).unseen_since(e, moment) for e in deciding(cohort))
+    missing = (gathered(e).unseen_since(e, moment) for e in deciding(cohort))
     told = (unseen_message(arms) if cohort.weight else NO_PAIRS for arms in missing if arms)
     return next(told, "")
 
@@ -237,7 +243,7 @@ def unproven(context: Context, cohort: CohortStatus) -> str:
 def accusation(context: Context, cohort: CohortStatus) -> str:
     """What single requests say against the canary, though client slots do not bear it out; or empty."""
     alpha = context.alpha(cohort)
-    accusing = (e for e in deciding(cohort) if analysis(e.metric).accused(e, alpha))
+    accusing = (e for e in deciding(cohort) if gathered(e).accused(e, alpha))
     return next((e.message for e in accusing), "")
 
 

@@ -13,14 +13,15 @@ import aiohttp
 from kohort.analysis.reading import Reading
 from kohort.analysis.timestamps import from_time
 from kohort.api.analysis import Analysis, Metric, MetricName
-from kohort.api.prometheus import Counts, Prometheus, Source
+from kohort.api.prometheus import Counts, Prometheus, Score, Source
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortStatus
-from kohort.observe.counter_queries import Query, queries, reading, slot_series
+from kohort.observe.counter_queries import Query, queries, reading, slot_reading, slot_series
 from kohort.observe.gateway_series import ArmLedger, Heard, question, scraped
 from kohort.observe.gateways import GatewayAddress, Scrape
 from kohort.observe.prometheus import Answer, PrometheusError, Question, ask
-from kohort.observe.slot_series import Asked, SlotSeriesLedger
+from kohort.observe.score_series import score_reading, score_series
+from kohort.observe.slot_series import Asked, SlotSeriesLedger, Told, Totals
 from kohort.observe.slots import SlotLedger, Split
 from kohort.plan.evidence import counters_name
 from kohort.route.table import ModelKey
@@ -43,7 +44,7 @@ class _Wanted:
 
     cohort: str
     metric: Metric
-    counts: Counts
+    selectors: Counts | Score
     queries: tuple[Query, ...]
 
 
@@ -169,21 +170,27 @@ class PrometheusReader:
         stale_after: float,
     ) -> Reading:
         """What a metric's counters tell, by slot where they do."""
-        counts = wanted.counts
-        if not counts.slot_label:
-            return reading(wanted.queries, answers, counts, at, stale_after)
-        name = (key, counters_name(cohort.name, wanted.metric))
-        try:
-            told = slot_series(wanted.queries, answers, counts, at, stale_after)
+        asked, selectors = wanted.queries, wanted.selectors
+
+        def summed(told: Told, kinds: tuple[str, ...]) -> Totals:
             oldest = min(sample.at for sample in told.values())
             return self._slot_series.take(
-                name,
+                (key, counters_name(cohort.name, wanted.metric)),
                 cohort.salt,
                 cohort.weight,
                 told,
-                Asked(wanted.queries[0].told, counts.slot_label),
+                Asked(asked[0].told, selectors.slot_label, kinds),
                 _settled(cohort, oldest),
             )
+
+        try:
+            if isinstance(selectors, Score):
+                bounds, told = score_series(asked, answers, selectors, at, stale_after)
+                return score_reading(summed(told, bounds), bounds, selectors)
+            if not selectors.slot_label:
+                return reading(asked, answers, selectors, at, stale_after)
+            told = slot_series(asked, answers, selectors, at, stale_after)
+            return slot_reading(summed(told, ("events", "all")))
         except PrometheusError as error:
             return Reading(at, {}, errors=(str(error),), sampled=True)
 
@@ -237,13 +244,13 @@ def _wanted(key: ModelKey, analysis: Analysis, cohorts: Sequence[CohortStatus]) 
         _Wanted(
             cohort.name,
             metric,
-            metric.counts,
-            queries(metric.counts, key, cohort.name, _arms(cohort)),
+            metric.queried,
+            queries(metric.queried, key, cohort.name, _arms(cohort)),
         )
         for cohort in cohorts
         if cohort.canary
-        for metric in analysis.counts
-        if metric.counts is not None and (cohort.weight or metric.counts.slot_label)
+        for metric in analysis.in_prometheus
+        if metric.queried is not None and (cohort.weight or metric.queried.slot_label)
     ]
 
 
@@ -256,7 +263,7 @@ def _names(model: Model) -> Iterator[tuple[ModelKey, str]]:
     """Metrics with counters of their own, of cohorts in a rollout."""
     for cohort in model.status.cohorts:
         if cohort.canary and model.spec is not None:
-            for metric in model.spec.analysis.counts:
+            for metric in model.spec.analysis.in_prometheus:
                 yield model.key, counters_name(cohort.name, metric)
 
 
