@@ -129,6 +129,19 @@ def test_a_rollback_whose_evidence_belongs_to_a_later_canary_tells_no_wrong_dela
     assert "after v3 got its first clients" not in changed("diverged", 0, evidence=later)
 
 
+def test_a_step_that_is_held_by_counters_without_slots_says_so_and_what_a_person_can_do() -> None:
+    told = "9 of 402 (0.0224) of the canary were bad; this holds the step and decides nothing"
+    people = "kubectl kohort promote digits singles, or kubectl kohort abort digits singles"
+    paragraph = changed(
+        "diverged",
+        1,
+        message=f"25%: is accused, and waits for a person, or for evidence to end: {people}; {told}",
+        evidence=[{"metric": "complaints", "undecided": True, "message": told}],
+    )
+    assert f"On complaints: {told}." in paragraph
+    assert f"Is accused, and waits for a person, or for evidence to end: {people}." in paragraph
+
+
 def test_a_rollback_without_a_record_is_told_from_the_evidence() -> None:
     told = changed("diverged", 0, decisions=[])
     assert told == (
