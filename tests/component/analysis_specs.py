@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a metric that does not exist": (
         {"analysis": {"metrics": [{"name": "vibes"}]}},
-        "a metric of another name needs counts",
+        "a metric of another name needs either counts",
     ),
     "a pass without hold": (
         {"cohorts": [{**EVERYONE, "steps": [{"weight": 25, "until": "Pass"}]}]},
@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                 "metrics": [{"name": "errors", "counts": {"good": SELECTOR, "total": SELECTOR}}],
             }
         },
-        "give the metric with counts another name",
+        "give the metric with counts or score another name",
     ),
     "counters and no Prometheus": (
         {"analysis": {"metrics": counting()["analysis"]["metrics"]}},
@@ -192,7 +192,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         counting(role="Goal"),
         "a Goal with counts needs margin",
     ),
-    "a margin that nothing exceeds": (counting(margin="100%"), "margin of counts must be below"),
+    "a margin that nothing exceeds": (
+        counting(margin="100%"),
+        "margin of counts and score must be below",
+    ),
     "clients of counters alone": (
         {
             "analysis": {

@@ -71,7 +71,7 @@ def test_more_failures_of_the_canary_never_make_it_look_better(
         return
     slot = data.draw(st.sampled_from(active))
     worse = list(now.failed)
-    worse[slot] = data.draw(st.integers(now.failed[slot], now.requests[slot]))
+    worse[slot] = data.draw(st.integers(int(now.failed[slot]), now.requests[slot]))
     before, after = surprise(past, now), surprise(past, Totals(now.requests, tuple(worse)))
 
     def rank(surprises: dict[int, float]) -> int:
@@ -100,7 +100,7 @@ def seen(
     past: Totals, now: Totals, *, log_capital: float = CERTAIN, border: int | None = None
 ) -> Look:
     """A look at a canary of every tenth slot."""
-    return look(past, now, CANARY, border, log_capital, ALPHA, sum(now.failed))
+    return look(past, now, CANARY, border, log_capital, ALPHA, round(sum(now.failed)))
 
 
 def alike(requests: int, failed: int, canary_failed: int) -> Totals:

@@ -30,7 +30,8 @@ BOUNDS = ("0.5", "0.8", "0.9", "+Inf")
 USUAL: Row = (1, 3, 6, 10)
 """Of twenty scores of a slot in turn, those in each bucket, lowest first."""
 WORSE: Row = (3, 5, 6, 6)
-QUALITY = Metric(name="quality", score=Score(buckets="q", slot_label="slot"))
+SCORE = Score(buckets="q", slot_label="slot")
+QUALITY = Metric(name="quality", score=SCORE)
 PLAIN = Metric(name="quality", score=Score(buckets="q"))
 Scores = Callable[[int, bool], Row]
 """Of a slot, and whether the canary answers it: how many of twenty scores are in each bucket."""
@@ -128,7 +129,7 @@ def test_where_nobody_tells_slots_worse_scores_hold_the_step() -> None:
 def test_worse_by_less_than_the_margin_sends_nobody_back(
     margin: str, kind: MarginType, verdict: Verdict
 ) -> None:
-    scored = structs.replace(QUALITY.score, margin_type=kind)
+    scored = structs.replace(SCORE, margin_type=kind)
     told = evidence(Metric(name="quality", margin=margin, score=scored), everywhere(WORSE))
     assert told.verdict is verdict
     if verdict is not Verdict.FAIL:
@@ -137,7 +138,7 @@ def test_worse_by_less_than_the_margin_sends_nobody_back(
 
 def test_other_buckets_begin_anew_and_say_so() -> None:
     seen = evidence(QUALITY, everywhere(USUAL), looks=3)
-    other = structs.replace(QUALITY.score, better=Better.LOWER)
+    other = structs.replace(SCORE, better=Better.LOWER)
     changed = Metric(name="quality", score=other)
     again = after(seen, read(changed, everywhere(USUAL), 9), changed)
     assert again.message == score.CHANGED

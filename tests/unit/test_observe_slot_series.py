@@ -15,7 +15,8 @@ from kohort.contract import SLOTS
 from kohort.observe import slot_series as ledgers
 from kohort.observe.counter_queries import ALL, EVENTS, Query, slot_reading, slot_series
 from kohort.observe.prometheus import Answer, Point, PrometheusError
-from kohort.observe.slot_series import Asked, SlotSeries, SlotSeriesLedger, Split
+from kohort.observe.slot_series import Asked, SlotSeries, SlotSeriesLedger
+from kohort.observe.slots import Split
 from kohort.route.table import ModelKey
 
 NAME = (ModelKey("shop", "burger"), "everyone/conversions")
@@ -59,7 +60,7 @@ def arms(reading: Reading) -> dict[tuple[str, bool], int]:
 
 def test_what_was_counted_before_is_nobodys_and_what_comes_is_of_its_slot() -> None:
     world = Ledger()
-    first = {("v1", False, OF_STABLE, "a"): 900, ("v1", True, OF_STABLE, "a"): 90}
+    first: Values = {("v1", False, OF_STABLE, "a"): 900, ("v1", True, OF_STABLE, "a"): 90}
     world.take(first)
     read = world.take({("v1", False, OF_STABLE, "a"): 950, ("v1", True, OF_STABLE, "a"): 93})
     assert arms(read) == {("v1", False): 50, ("v1", True): 3}
@@ -98,15 +99,16 @@ def test_a_counter_that_fell_counts_from_nought_and_one_that_lags_is_passed_over
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=6), st.sets(st.integers(0, 5)))
 def test_readings_that_are_missed_change_nothing(steps: list[int], missed: set[int]) -> None:
     both = Ledger(), Ledger()
-    total, reads = 5, [both[0].take({("v1", False, OF_STABLE, "a"): 5}) for _ in range(1)]
-    both[1].take({("v1", False, OF_STABLE, "a"): 5})
+    total = 5
+    for world in both:
+        world.take({("v1", False, OF_STABLE, "a"): total})
     for number, step in enumerate(steps):
         total += step
-        reads.append(both[0].take({("v1", False, OF_STABLE, "a"): total}))
+        both[0].take({("v1", False, OF_STABLE, "a"): total})
         if number not in missed:
             both[1].take({("v1", False, OF_STABLE, "a"): total})
     both[1].at = both[0].at
-    last = {("v1", False, OF_STABLE, "a"): total}
+    last: Values = {("v1", False, OF_STABLE, "a"): total}
     assert arms(both[0].take(last)) == arms(both[1].take(last))
 
 
