@@ -178,7 +178,7 @@ def looks() -> list[str]:
 
 def asked(before: Totals, now: Totals, canary: frozenset[int], border: int | None) -> None:
     """One look."""
-    look(before, now, canary, border, 20.0, ALPHA, sum(now.failed))
+    look(before, now, canary, border, 20.0, ALPHA, round(sum(now.failed)))
 
 
 def main() -> None:
