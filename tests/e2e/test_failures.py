@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from functools import partial
 from typing import Any
 
@@ -107,6 +109,27 @@ async def test_a_model_pod_that_is_killed_costs_no_request(
         await in_thread("clients go on", lambda: traffic.account.total > before + 200)
         await in_thread("two pods again", lambda: model.status.get("readyReplicas") == 2)
     nobody_noticed(traffic.account)
+
+
+async def test_pods_that_are_all_too_slow_to_say_that_they_are_ready_lose_no_request(
+    model: Model,
+) -> None:
+    async with model.served("v1") as traffic:
+        pids = processes_of("kohort-server", model.cohort("singles")["stable"])
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await in_thread("no pod is ready", lambda: not model.status.get("readyReplicas"))
+            async with model.traffic() as late:
+                await asyncio.sleep(1)
+                for pid in pids:
+                    os.kill(pid, signal.SIGCONT)
+                await in_thread("two pods", lambda: model.status.get("readyReplicas") == 2)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+    nobody_noticed(traffic.account)
+    nobody_noticed(late.account)
 
 
 async def test_a_model_pod_that_is_deleted_costs_no_request(

@@ -19,6 +19,7 @@ def pod(
     state: dict[str, object] | None = None,
     last_state: dict[str, object] | None = None,
     init: bool = False,
+    started: bool = False,
     metadata: dict[str, object] | None = None,
     spec: dict[str, object] | None = None,
 ) -> Pod:
@@ -27,6 +28,7 @@ def pod(
         "name": "server",
         "image": "kohort/server:1",
         "restartCount": 1 if last_state else 0,
+        "started": started,
         "state": state or {},
         "lastState": last_state or {},
     }
@@ -237,6 +239,19 @@ def test_pods_of_a_node_that_is_out_of_touch_are_endpoints_while_there_is_no_oth
     }
 
 
+def test_pods_that_came_up_and_are_too_slow_to_say_so_are_endpoints_while_there_is_no_other() -> (
+    None
+):
+    slow = pod(conditions=[], started=True)
+    assert endpoints([slow], ["burger-1"]) == {"burger-1": (Endpoint("127.64.0.9", 8080),)}
+    assert serving([slow]) == frozenset()
+    for conditions in (READY, CUT_OFF):
+        other = structs.replace(pod(conditions=conditions), address="127.64.0.8")
+        assert endpoints([slow, other], ["burger-1"]) == {
+            "burger-1": (Endpoint("127.64.0.8", 8080),)
+        }
+
+
 @pytest.mark.parametrize(
     ("conditions", "spec"),
     [
@@ -248,7 +263,9 @@ def test_pods_of_a_node_that_is_out_of_touch_are_endpoints_while_there_is_no_oth
 def test_pods_that_are_not_ready_for_reasons_of_their_own_get_no_client(
     conditions: list[dict[str, str]], spec: dict[str, object]
 ) -> None:
-    assert endpoints([pod(conditions=conditions, spec=spec)], ["burger-1"]) == {"burger-1": ()}
+    started = "readinessGates" in spec
+    found = pod(conditions=conditions, spec=spec, started=started)
+    assert endpoints([found], ["burger-1"]) == {"burger-1": ()}
 
 
 def test_a_deployment_on_its_way_out_is_no_capacity() -> None:

@@ -43,12 +43,13 @@ def endpoints(pods: Iterable[Pod], revisions: Iterable[str]) -> dict[str, tuple[
     """Where the ready pods of these revisions listen; a revision without any has none.
 
     Where all of them are on their way out, those that still answer until gateways have other routes;
-    where none is ready, those that are cut off, and may well answer: both are better than nothing.
+    where none is ready, those that are cut off, and may well answer; at last those that are slow, as all
+    are on a node that has too much to do: each is better than nothing.
     """
-    found: dict[str, list[list[Endpoint]]] = {name: [[], [], []] for name in revisions}
+    found: dict[str, list[list[Endpoint]]] = {name: [[], [], [], []] for name in revisions}
     for pod in pods:
-        if pod.revision in found and (pod.ready or pod.cut_off):
-            choice = 2 if pod.cut_off else 1 if pod.deleting else 0
+        if pod.revision in found and (pod.ready or pod.cut_off or pod.slow):
+            choice = 3 if pod.slow else 2 if pod.cut_off else 1 if pod.deleting else 0
             found[pod.revision][choice].append(Endpoint(pod.address, PORT_SERVER))
     return {name: tuple(sorted(next(filter(None, lists), ()))) for name, lists in found.items()}
 

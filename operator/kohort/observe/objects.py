@@ -47,7 +47,8 @@ class Pod(msgspec.Struct, frozen=True):
     """A pod of a revision, or of the gateway (then without model and revision).
 
     ``cut_off``: its containers are ready by the last word of its node, which is out of touch since: so
-    Kubernetes calls all pods of a node unready that could not reach the API server for 40 s.
+    Kubernetes calls all pods of a node unready that could not reach the API server for 40 s. ``slow``: its
+    containers run and have come up, but do not say in time that they are ready.
     """
 
     namespace: str
@@ -62,6 +63,7 @@ class Pod(msgspec.Struct, frozen=True):
     problem: Problem | None
     version: int
     cut_off: bool = False
+    slow: bool = False
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -136,6 +138,9 @@ def parse_pod(content: bytes | msgspec.Raw) -> Pod:
     true = {c.type for c in status.conditions if c.status == "True"}
     ready = "Ready" in true
     cut_off = not ready and "ContainersReady" in true and not pod.spec.readiness_gates
+    containers = status.container_statuses
+    up = bool(containers) and all(c.started for c in containers)
+    slow = up and not true & {"ContainersReady", "Ready"}
     return Pod(
         namespace=intern(meta.namespace),
         name=meta.name,
@@ -149,6 +154,7 @@ def parse_pod(content: bytes | msgspec.Raw) -> Pod:
         problem=None if ready or meta.deletion_timestamp else pod_problem(pod),
         version=meta.version,
         cut_off=cut_off and bool(status.pod_ip),
+        slow=slow and bool(status.pod_ip),
     )
 
 

@@ -73,6 +73,7 @@ class ContainerStatus(Wire, frozen=True):
     name: str = ""
     image: str = ""
     restart_count: int = 0
+    started: bool = False
     state: ContainerState = ContainerState()
     last_state: ContainerState = ContainerState()
 
