@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -33,13 +34,27 @@ def _said(node: msgspec.Struct) -> dict[str, Any]:
     msgspec's own omission compares objects, not values: a string that was read is never the default.
     """
     told: dict[str, Any] = {}
-    for field in structs.fields(node):
-        value = getattr(node, field.name)
-        made = field.default_factory
-        if value != (field.default if made is msgspec.NODEFAULT else made()):
+    for name, written, default in _fields(type(node)):
+        value = getattr(node, name)
+        if value != default:
             nested = isinstance(value, msgspec.Struct)
-            told[field.encode_name] = _said(value) if nested else msgspec.to_builtins(value)
+            told[written] = _said(value) if nested else msgspec.to_builtins(value)
     return told
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Names of a node's fields, in Python and in YAML, and their defaults."""
+    return tuple(
+        (
+            field.name,
+            field.encode_name,
+            field.default
+            if field.default_factory is msgspec.NODEFAULT
+            else field.default_factory(),
+        )
+        for field in structs.fields(kind)
+    )
 
 
 def revision_name(name: str, spec: Spec) -> str:

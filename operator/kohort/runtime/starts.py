@@ -84,8 +84,8 @@ class StartWatcher:
         asked = [
             (model.key, pod)
             for model in self._models
-            if _may_be_asked(model)
-            for pod in _worth_asking(model, self._pods.of(model.key))
+            if (present := self._pods.of(model.key)) and _may_be_asked(model)
+            for pod in _worth_asking(model, present)
             if self._silent.get(pod.uid, 0) < QUESTIONS
         ]
         known = {key for key, _ in asked}
