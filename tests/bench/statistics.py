@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from kohort.analysis.betting import requests_to_tell
 from kohort.api.analysis import Metric
@@ -147,6 +148,13 @@ def _told(seconds: float) -> str:
     return "never" if math.isinf(seconds) else f"{seconds:.0f} s"
 
 
+def _beside_limit(delays: npt.NDArray[np.float64], floor: float, goal: float) -> tuple[str, ...]:
+    """The limit and the goal, where there are such, and the mean and the median of delays; all in seconds."""
+    known = not math.isnan(floor)
+    seconds = (floor if known else None, goal if known else None, delays.mean(), np.median(delays))
+    return tuple("" if each is None else f"{each:.0f}" for each in seconds)
+
+
 def limit(world: World) -> float:
     """Seconds that any test of independent requests needs on average; NaN where there is no such test."""
     if world.harm == 1 or len(world.weights) > 1:
@@ -167,10 +175,7 @@ def detection(record: Record, count: int) -> Table:
                 cell,
                 f"{100 * (seen[:, 0] != NEVER).mean():.0f}",
                 f"{100 * len(caught) / len(seen):.1f}",
-                "" if math.isnan(floor) else f"{floor:.0f}",
-                "" if math.isnan(floor) else f"{2 * floor + world.scrape:.0f}",
-                f"{delays.mean():.0f}",
-                f"{np.median(delays):.0f}",
+                *_beside_limit(delays, floor, 2 * floor + world.scrape),
                 f"{np.median(caught[:, 2]):.0f}",
             )
         )
@@ -240,10 +245,7 @@ def slowness(record: Record, count: int) -> Table:
                 cell,
                 f"{100 * (seen[:, 0] != NEVER).mean():.0f}",
                 f"{100 * len(delays) / len(seen):.0f}",
-                "" if math.isnan(floor) else f"{floor:.0f}",
-                "" if math.isnan(floor) else f"{2.5 * floor + world.scrape:.0f}",
-                f"{delays.mean():.0f}",
-                f"{np.median(delays):.0f}",
+                *_beside_limit(delays, floor, 2.5 * floor + world.scrape),
             )
         )
     head = (

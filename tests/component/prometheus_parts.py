@@ -38,6 +38,13 @@ from tests.component.gateway_parts import KEY, LOCALHOST, free_port, until
 
 INTERVAL = "1s"
 
+TOTAL = 'visits_total{model="{{namespace}}/{{name}}/{{cohort}}",revision="{{revision}}"}'
+GOOD = TOTAL.replace("visits", "conversions")
+CONVERSIONS: dict[str, Any] = {
+    "name": "conversions",
+    "counts": {"total": TOTAL, "good": GOOD, "sumOver": ["pod"]},
+}
+
 
 @dataclass
 class RealPrometheus:
@@ -256,3 +263,27 @@ async def becomes(condition: Callable[[], bool], seconds: float = 30) -> None:
         return condition()
 
     await until(holds, seconds)
+
+
+def conversions(url: str, **where: Any) -> Rollout:
+    """A rollout that is judged by conversions alone."""
+    return Rollout({"prometheus": {"url": url, "timeout": "1s", **where}, "metrics": [CONVERSIONS]})
+
+
+@asynccontextmanager
+async def judged(analysis: Mapping[str, Any]) -> AsyncIterator[Rollout]:
+    """A rollout whose Prometheus is read."""
+    rollout = Rollout(analysis)
+    async with read(rollout, analysis["prometheus"]["url"]):
+        yield rollout
+
+
+def errors(rollout: Rollout) -> tuple[str, ...]:
+    """What was wrong with the last answer about conversions."""
+    return rollout.readings[-1]["everyone/conversions"].errors
+
+
+def samples(rollout: Rollout) -> list[Any]:
+    """What it told of them."""
+    newest = rollout.readings[-1].get("everyone/conversions") if rollout.readings else None
+    return list(newest.series.values()) if newest else []

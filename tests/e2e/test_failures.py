@@ -116,20 +116,25 @@ async def test_pods_that_are_all_too_slow_to_say_that_they_are_ready_lose_no_req
 ) -> None:
     async with model.served("v1") as traffic:
         pids = processes_of("kohort-server", model.cohort("singles")["stable"])
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        tell(pids, signal.SIGSTOP)
         try:
             await in_thread("no pod is ready", lambda: not model.status.get("readyReplicas"))
             async with model.traffic() as late:
-                await asyncio.sleep(1)
-                for pid in pids:
-                    os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(
+                    1
+                )  # for requests to come: nobody can tell of one, none is answered
+                tell(pids, signal.SIGCONT)
                 await in_thread("two pods", lambda: model.status.get("readyReplicas") == 2)
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            tell(pids, signal.SIGCONT)
     nobody_noticed(traffic.account)
     nobody_noticed(late.account)
+
+
+def tell(pids: list[int], number: signal.Signals) -> None:
+    """Send processes a signal."""
+    for pid in pids:
+        os.kill(pid, number)
 
 
 async def test_a_model_pod_that_is_deleted_costs_no_request(
