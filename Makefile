@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 VENV_TORCH := $(VENV)-torch
 
-.PHONY: demo test test-torch lint unit generate manifests clean
+.PHONY: demo test test-torch hunt lint unit generate manifests clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -31,6 +31,9 @@ lint: $(VENV)/.ready
 
 unit: $(VENV)/.ready ## The fast tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+hunt: $(VENV)/.ready ## The property tests with other examples than make test has, ten times as many of them
+	@KOHORT_HUNT=1 $(BIN)/python -m pytest tests/unit -m hypothesis $(ARGS)
 
 $(VENV)/.ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

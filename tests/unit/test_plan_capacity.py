@@ -379,6 +379,30 @@ def test_a_look_at_pods_that_others_use_needs_no_more_of_them_than_there_are() -
         cluster.until(Cluster.finished)
 
 
+@pytest.mark.parametrize("order", [("held", "served"), ("served", "held")])
+def test_a_cohort_that_was_held_before_its_first_revision_gets_it_without_spare_gpus(
+    order: tuple[str, str],
+) -> None:
+    steps = (Step(weight=50, hold="5s"),)
+    cohorts = (
+        Cohort(name=order[0], steps=steps),
+        Cohort(name=order[1], steps=steps, after=order[:1]),
+    )
+
+    def spec(version: int) -> Spec:
+        return model(version, replicas=3, gpu=SWAP, cohorts=cohorts)
+
+    cluster = Cluster(spec(1), gpus=3)
+    cluster.command = "pause held id=1"
+    cluster.decide()
+    cluster.until(lambda c: c.cohort("served").phase is CohortPhase.STABLE)
+    assert cluster.cohort("held").stable == ""
+    cluster.edit(spec(2))
+    cluster.command = "resume held id=2"
+    cluster.until(Cluster.finished)
+    assert {c.stable for c in cluster.status.cohorts} == {cluster.desired}
+
+
 def test_where_gpus_come_from_makes_no_revision() -> None:
     assert revision_name(NAME, model(1, gpu=SWAP)) == revision_name(NAME, model(1, gpu=GPU()))
     assert revision_name(NAME, model(1, gpu=SWAP)) != revision_name(NAME, model(1))

@@ -226,9 +226,7 @@ class AnyRollout(RuleBasedStateMachine):
 
 
 AnyRollout.TestCase.settings = settings(
-    max_examples=100,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestAnyRollout = AnyRollout.TestCase

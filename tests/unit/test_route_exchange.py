@@ -183,7 +183,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestConversation.settings = settings(stateful_step_count=40)
 
 
 def connected(catalogue: Catalogue, gateway: GatewayModel) -> Exchange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kohort.runtime.queue import FIRST_RETRY, WorkQueue
@@ -85,7 +85,6 @@ async def test_an_idle_queue_has_no_age() -> None:
     assert queue.age() == 0
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["now", "soon"])), max_size=30),
     st.integers(1, 4),

@@ -59,8 +59,6 @@ def wanted_pods(context: Context, status: Status) -> dict[str, int]:
     """
     replicas = context.spec.replicas
     wanted = _swapped(context, status) if context.swaps else _surging(context, status)
-    if not is_paused(context, status) and any(not c.stable for c in status.cohorts):
-        wanted[status.desired] = replicas
     if not context.in_effect:
         for revision in status.revisions:
             if revision.name in wanted:
@@ -76,7 +74,7 @@ def needed_pods(
     those that other cohorts have on it."""
     replicas = context.spec.replicas
     if revision not in (cohort.canary, cohort.stable):
-        return replicas
+        return _swapped(context, status).get(revision, replicas) if context.swaps else replicas
     canary = weight if revision == cohort.canary else 100 - weight
     if not context.swaps:
         parts = _parts(status, {cohort.name: canary})[revision]
@@ -179,16 +177,25 @@ def _surging(context: Context, status: Status) -> dict[str, int]:
     canaries = {c.canary for c in status.cohorts if c.canary}
     stable = {c.stable for c in status.cohorts if c.stable}
     wanted = {name: pods_needed(replicas, parts[name], _whole(status)) for name in canaries}
-    return wanted | dict.fromkeys(stable, replicas)
+    return wanted | dict.fromkeys(stable | _first(context, status), replicas)
 
 
 def _swapped(context: Context, status: Status) -> dict[str, int]:
     """The pods that there are, shared out by load."""
-    then = _loads(status, _goals(context, status))
-    for cohort in status.cohorts:
-        if cohort.canary and cohort.canary == target(status, cohort):
-            then[cohort.canary] = max(1, then[cohort.canary])  # ready before it has clients
-    return pods_of_few(context.spec.replicas, _loads(status, {}), then)
+    now, then = _loads(status, {}), _loads(status, _goals(context, status))
+    first = _first(context, status)
+    if not any(now.values()):
+        return dict.fromkeys(first, context.spec.replicas)
+    going = {c.canary for c in status.cohorts if c.canary and c.canary == target(status, c)}
+    for revision in going | first:
+        then[revision] = max(1, then.get(revision, 0))  # ready before it has clients
+    return pods_of_few(context.spec.replicas, now, then)
+
+
+def _first(context: Context, status: Status) -> set[str]:
+    """The revision that cohorts without any are to have, if there are such cohorts."""
+    waiting = not is_paused(context, status) and any(not c.stable for c in status.cohorts)
+    return {status.desired} if waiting else set()
 
 
 def _goals(context: Context, status: Status) -> dict[str, int]:
