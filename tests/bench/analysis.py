@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 
@@ -43,16 +44,32 @@ ERRORS, LATENCY = Metric(name=MetricName.ERRORS), Metric(name=MetricName.LATENCY
 
 @dataclass
 class Spent:
-    """Processor seconds by part and scrape."""
+    """Processor seconds by part and scrape; those of looks at client slots are told by themselves."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    looked: float = 0.0
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
-        """Counts what is spent inside."""
-        began = time.process_time()
+        """Counts what is spent inside, but for looks."""
+        began, self.looked = time.process_time(), 0.0
         yield
-        self.seconds.setdefault(part, []).append(time.process_time() - began)
+        spent = time.process_time() - began
+        self.seconds.setdefault(part, []).append(spent - self.looked)
+        self.seconds.setdefault(f"looks: {part}", []).append(self.looked)
+
+    def looks(self, way: object, name: str) -> AbstractContextManager[object]:
+        """What one function of a module spends counts as looks, inside this."""
+        function: Callable[..., object] = getattr(way, name)
+
+        def timed(*arguments: object) -> object:
+            began = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                self.looked += time.process_time() - began
+
+        return patch.object(way, name, timed)
 
 
 @dataclass
@@ -132,8 +149,10 @@ def measure(gateway: Gateway, interval: float) -> tuple[Spent, int, int]:
                 slots = ledger.take(key, salt(each), weight, found, split)
                 readings[each] = replace(scrape[key], slots=slots)
         now = datetime.fromtimestamp(scrape.at, UTC)
-        errors = _advanced(sequential, ERRORS, readings, evidence, 0, now, spent)
-        slow = _advanced(latency, LATENCY, readings, evidence, 1, now, spent)
+        with spent.looks(sequential, "_look"), spent.looks(sequential, "_asked_for_proof"):
+            errors = _advanced(sequential, ERRORS, readings, evidence, 0, now, spent)
+        with spent.looks(latency, "_look"):
+            slow = _advanced(latency, LATENCY, readings, evidence, 1, now, spent)
         evidence = {each: (errors[each], slow[each]) for each in numbers}
     kept = sum(len(e.state) + len(e.slots) for both in evidence.values() for e in both)
     return spent, len(page), kept
@@ -195,6 +214,7 @@ def main() -> None:
         "slots, µs",
         "errors, µs",
         "latency, µs",
+        "looks, µs",
         "cores in all",
         "scraped, KB per cohort",
         "state, KB",
@@ -204,6 +224,8 @@ def main() -> None:
         gateway = Gateway(given.cohorts, clients, rate, np.random.default_rng(1))
         spent, page, kept = measure(gateway, given.interval)
         parts = {part: median(seconds) for part, seconds in spent.seconds.items()}
+        looked = sum(parts.pop(part) for part in [*parts] if part.startswith("looks: "))
+        parts["looks"] = looked
         each = [f"{1e6 * seconds / given.cohorts:.0f}" for seconds in parts.values()]
         cores = sum(parts.values()) / given.interval
         sizes = [f"{size / 1000 / given.cohorts:.1f}" for size in (page, kept)]

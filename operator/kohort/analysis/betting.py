@@ -8,8 +8,9 @@ factor needs no model of the failure rate: the other arm, at the same time, is t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+
+from msgspec import Struct
 
 from kohort.analysis.reading import Count
 
@@ -20,8 +21,11 @@ PROOF_BETS = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.975, 0.99
 """Bets against "the canary is worse by the margin"; the best one is rate / (rate + margin)."""
 
 
-@dataclass(frozen=True)
-class Batch:
+Logs = tuple[float, ...]
+"""By bet: a ratio of rates, or the logarithm of its capital."""
+
+
+class Batch(Struct, frozen=True):
     """What both arms brought in the same stretch of time; within it requests are exchangeable."""
 
     canary: Count
@@ -52,34 +56,40 @@ def log_factor(batch: Batch, bet: float, margin: float = 0.0, ratio: float = 1.0
 
 
 def raised(
-    logs: Sequence[float],
-    bets: Sequence[float],
+    logs: Logs,
+    bets: Logs,
     batch: Batch,
     margin: float = 0.0,
     ratio: float = 1.0,
-) -> tuple[float, ...]:
+) -> Logs:
     """The log capital of every bet after one more batch; see ``log_factor``."""
     canary, stable = batch.canary, batch.stable
     if not canary.requests or not stable.requests:
-        return tuple(logs)
+        return logs
     # As ``log_factor``, with what is the same for all bets found once: this runs at every scrape.
     share = canary.requests / (canary.requests + stable.requests)
     rest, tolerated, log = 1 - share, canary.requests * margin, math.log
     failed, of_canary = canary.failed + stable.failed, canary.failed
     theirs, expected = share * ratio, 1 + share * (ratio - 1)
     log_expected, raised_logs = log(expected), []
-    for before, bet in zip(logs, bets, strict=True):
+    for before, bet, log_bet in zip(logs, bets, _logs(bets), strict=True):
         weighted = rest + theirs * bet
-        gain = of_canary * log(bet) - failed * (log(weighted) - log_expected)
+        gain = of_canary * log_bet - failed * (log(weighted) - log_expected)
         gain -= tolerated * (bet * expected / weighted - 1)
         raised_logs.append(before + gain)
     return tuple(raised_logs)
 
 
-def log_mean(logs: Sequence[float]) -> float:
-    """Log of the mean capital over equally weighted bets."""
-    highest = max(logs)
-    return highest + math.log(math.fsum(math.exp(log - highest) for log in logs) / len(logs))
+@lru_cache(maxsize=16)
+def _logs(bets: Logs) -> Logs:
+    return tuple(map(math.log, bets))
+
+
+@lru_cache(maxsize=64)
+def log_mean(logs: Logs) -> float:
+    """Log of the mean capital over equally weighted bets; asked for again and again in one pass."""
+    highest, exp = max(logs), math.exp
+    return highest + math.log(sum([exp(log - highest) for log in logs]) / len(logs))
 
 
 def requests_to_tell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -100,5 +101,6 @@ def _sum(one: Count, other: Count) -> Count:
     return Count(one.requests + other.requests, one.failed + other.failed)
 
 
+@lru_cache(maxsize=1024)
 def _key(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:12]

@@ -9,13 +9,13 @@ step. A proof has to be ``GUARD_FACTOR`` times surer then.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 from msgspec import Struct, field, structs
 
 from kohort.analysis import persisted, wording
-from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, log_mean, raised
+from kohort.analysis.betting import HARM_BETS, PROOF_BETS, Batch, Logs, log_mean, raised
 from kohort.analysis.confirming import GUARD_FACTOR, LOOK_GROWTH, Look
 from kohort.analysis.reading import Count, Reading, Series
 from kohort.analysis.sequential import Rates, Trial
@@ -236,18 +236,18 @@ def _bet(state: State, batch: Batch, metric: Metric, rates: Rates) -> State:
     """The state after bets on a batch, in which bad ones are those that failed."""
     rest, limit = _rest(batch), border(metric)
 
-    def after(logs: Sequence[float], bad: Sequence[float], good: Sequence[float]) -> list[float]:
+    def after(logs: Logs, bad: Logs, good: Logs) -> Logs:
         first, second = logs[: len(bad)], logs[len(bad) :]
-        return [
+        return (
             *raised(first, bad, batch, limit.added, limit.ratio),
             *raised(second, good, rest, limit.of_good().added, limit.ratio),
-        ]
+        )
 
     harm, proof = after(state.harm, MORE, FEWER), after(state.proof, FEWER, MORE)
     return structs.replace(
         state,
-        harm=tuple(harm),
-        proof=tuple(proof),
+        harm=harm,
+        proof=proof,
         harm_trail=state.harm_trail.after(log_mean(harm), math.log(1 / rates.alpha)),
         proof_trail=state.proof_trail.after(log_mean(proof), math.log(1 / rates.beta)),
     )

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import NamedTuple
 
+import msgspec
+
 from kohort.contract import SLOTS
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """Cumulative requests of one arm at one source, and how many of them failed."""
 
     requests: int

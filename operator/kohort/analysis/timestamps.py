@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 def to_time(moment: datetime) -> str:
     """An aware datetime as status keeps it, cut to whole milliseconds: ``2026-01-31T12:00:00.000Z``."""
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds") + "Z"
 
 
 def from_time(text: str) -> datetime:

@@ -28,7 +28,7 @@ def least_requests(weight: int, analysis: Analysis) -> int:
         canary = requests * weight // 100
         batch = Batch(Count(canary, 0), Count(requests - canary, 0))
         return all(
-            log_mean([log_factor(batch, bet, margin) for bet in PROOF_BETS]) >= goal
+            log_mean(tuple(log_factor(batch, bet, margin) for bet in PROOF_BETS)) >= goal
             for margin in margins
         )
 
