@@ -122,6 +122,18 @@ ACCEPTED: dict[str, Spec] = {
     "answers that are compared before any client has the revision": {
         "cohorts": [{**EVERYONE, "steps": [{"weight": 0, "mirror": {"percent": 10}, "hold": "5m"}]}]
     },
+    "a few clients that are held back": {
+        "cohorts": [
+            {
+                **EVERYONE,
+                "steps": [{"weight": 90, "hold": "1m"}],
+                "holdback": {"weight": 10, "for": "24h"},
+            }
+        ]
+    },
+    "a holdback after the default steps": {
+        "cohorts": [{**EVERYONE, "holdback": {"weight": 50, "for": "1h"}}]
+    },
     "all go back together, and a longer way back": {
         "onFailure": "RollBackAll",
         "keepWarm": "1h",
@@ -315,6 +327,30 @@ REFUSED: dict[str, tuple[Spec, str]] = {
             ]
         },
         "mirror belongs to a step of weight 0",
+    ),
+    "a holdback of clients that have the revision already": (
+        {
+            "cohorts": [
+                {
+                    **EVERYONE,
+                    "steps": [{"weight": 91, "hold": "1m"}],
+                    "holdback": {"weight": 10, "for": "24h"},
+                }
+            ]
+        },
+        "holdback keeps more clients on the former revision than the last step does",
+    ),
+    "a holdback of most clients": (
+        {"cohorts": [{**EVERYONE, "holdback": {"weight": 51, "for": "24h"}}]},
+        "should be less than or equal to 50",
+    ),
+    "a holdback for no time": (
+        {"cohorts": [{**EVERYONE, "holdback": {"weight": 5}}]},
+        "holdback.for: Required value",
+    ),
+    "a holdback that nobody compares": (
+        {**through(), "cohorts": [{**EVERYONE, "holdback": {"weight": 5, "for": "24h"}}]},
+        "leave out holdback",
     ),
     "a mirror that nobody reads": (
         {

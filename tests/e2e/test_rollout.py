@@ -70,6 +70,31 @@ async def test_a_revision_that_fails_mirrored_requests_goes_back_before_it_has_a
     assert metrics == ["errors", "latency", "mirror"]
 
 
+async def test_a_few_clients_are_held_back_and_harm_that_only_shows_then_sends_its_cohort_back(
+    model: Model,
+) -> None:
+    def kept(version: str) -> list[dict[str, object]]:
+        steps = [{"weight": 0, "hold": "1s"}]
+        holdback = {"weight": 50, "for": "8s"}
+        listed = model.manifest(version)["spec"]["cohorts"]
+        return [{**cohort, "steps": steps, "holdback": holdback} for cohort in listed]
+
+    async with model.served("v1", cohorts=kept("v1")) as traffic:
+        model.apply("v2", cohorts=kept("v2"))
+        await in_thread(
+            "v2 counts as promoted", lambda: model.condition("Ready").get("reason") == "HoldingBack"
+        )
+        assert model.condition("Ready")["status"] == "True"
+        assert model.cohort("singles")["weight"] == 50
+        await in_thread("v2 serves both", partial(model.serves, singles="v2", batchers="v2"))
+        assert not traffic.account.refused("batchers")
+        model.apply("v3", cohorts=kept("v3"))
+        await in_thread("each has its own", partial(model.serves, singles="v3", batchers="v2"))
+    nobody_noticed(traffic.account)
+    assert not traffic.account.refused("singles")
+    assert model.cohort("batchers")["decisions"][0]["action"] == "RolledBack"
+
+
 async def test_a_wait_right_after_an_apply_is_over_when_the_new_model_serves(model: Model) -> None:
     """Nobody has seen the new spec yet when the wait begins: the former one's Ready must not end it."""
     wait = ("wait", "--for=condition=Ready", f"mdep/{model.name}", "--timeout=50s")

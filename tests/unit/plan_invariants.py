@@ -131,7 +131,7 @@ def a_first_revision_serves_only_when_all_its_pods_are_ready(
 def weight_rises_only_to_the_next_step_and_only_from_routes_in_effect(
     cluster: Cluster, world: World, outcome: Outcome
 ) -> None:
-    steps = {c.name: c.steps for c in cluster.spec.cohorts}
+    steps = {c.name: c.stages for c in cluster.spec.cohorts}
     for old, new in pairs(cluster.status, outcome.status):
         if new.weight > old.weight:
             assert world.gateways.in_effect
@@ -145,7 +145,7 @@ def a_step_with_a_gate_is_left_only_with_its_evidence(
     cluster: Cluster, world: World, outcome: Outcome
 ) -> None:
     for old, new in pairs(cluster.status, outcome.status):
-        steps = next(c.steps for c in cluster.spec.cohorts if c.name == new.name)
+        steps = next(c.stages for c in cluster.spec.cohorts if c.name == new.name)
         moved = new.canary == old.canary and new.canary and new.step > old.step
         if not moved or by_person(old, new):
             continue
@@ -359,9 +359,17 @@ def status_stays_small(cluster: Cluster, world: World, outcome: Outcome) -> None
 
 def ready_means_that_all_is_as_asked_for(cluster: Cluster, world: World, outcome: Outcome) -> None:
     conditions = {c.type: c for c in outcome.status.conditions}
-    arrived = all(
-        c.stable == outcome.status.desired and not c.canary for c in outcome.status.cohorts
-    )
+    desired, holdbacks = outcome.status.desired, {c.name: c.holdback for c in cluster.spec.cohorts}
+
+    def on_it(cohort: CohortStatus) -> bool:
+        """On the revision, or all of it but what holdback asks for at the most, that is compared."""
+        few = holdbacks[cohort.name]
+        held_back = few is not None and cohort.weight >= 100 - few.weight
+        return (cohort.stable, cohort.canary) == (desired, "") or (
+            cohort.canary == desired and (held_back or cohort.weight == 100)
+        )
+
+    arrived = all(map(on_it, outcome.status.cohorts))
     if conditions["Ready"].status == "True":
         assert arrived
         assert outcome.status.desired == cluster.desired

@@ -17,7 +17,7 @@ from kohort.analysis import mirroring
 from kohort.analysis.reading import Count, Reading, Slots, SlotTotals
 from kohort.analysis.sequential import Rates, Trial, advance, begin
 from kohort.api.analysis import Analysis, Metric, MetricName
-from kohort.api.cohorts import Cohort, Pause, Step, Until
+from kohort.api.cohorts import Cohort, Holdback, Pause, Step, Until
 from kohort.api.model import Model
 from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
@@ -236,6 +236,18 @@ def test_a_step_that_waits_for_a_person_is_gone_on_from_and_marked() -> None:
         ("v2 serves all of it", 60, True),
     ]
     assert found.finished
+
+
+def test_those_who_are_held_back_are_told_with_their_time() -> None:
+    holdback = Holdback(weight=5, time="24h")
+    cohorts = (Cohort(name="everyone", steps=(Step(weight=50, hold="1m"),), holdback=holdback),)
+    found = ahead(*(structs.replace(spec, cohorts=cohorts) for spec in of_steps(Step(weight=5))))
+    assert [(m.what, m.after.total_seconds()) for m in found.moves] == [
+        ("starts from v1 to v2", 0),
+        ("50% for 1m", 0),
+        ("95% for 24h; the others are held back", 60),
+        ("v2 serves all of it", 60 + 24 * 3600),
+    ]
 
 
 def test_back_to_a_revision_that_is_warm_takes_no_steps() -> None:

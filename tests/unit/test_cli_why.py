@@ -241,3 +241,15 @@ def test_the_tree_has_the_progress_below_the_revision() -> None:
         line for line in lines if line.endswith("Compiling 62 %, 3 min left: building OpenVINO")
     ]
     assert lines[0].startswith("m  Compiling")
+
+
+def test_who_is_held_back_for_how_long_and_what_harm_would_do() -> None:
+    resource = copy.deepcopy(RESOURCES["diverged"])
+    cohort = resource["status"]["cohorts"][1]
+    cohort.update(phase="HoldingBack", weight=95, heldBack=cohort["canary"], message="")
+    resource["spec"]["cohorts"][1]["holdback"] = {"weight": 5, "for": "24h"}
+    told = why(model_view(resource, (), NOW))[1]
+    assert (
+        "singles is on v3, but for 5% of its clients, which are held back on v2 24h from " in told
+    )
+    assert "harm sends all of them back." in told

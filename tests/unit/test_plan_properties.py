@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
-from kohort.api.cohorts import Pause
+from kohort.api.cohorts import Holdback, Pause
 from kohort.api.command import Command, Verb
 from kohort.api.spec import GPU, GPUCapacity, OnFailure, Spec
 from kohort.api.status import CohortPhase
@@ -28,6 +28,9 @@ STEPS = st.sampled_from(
         (Step(weight=0, hold="5s"), Step(weight=20, hold="5s"), Step(weight=20, pause=Pause())),
     ]
 )
+HOLDBACKS = st.sampled_from(
+    [None, None, Holdback(weight=5, time="10s"), Holdback(weight=20, time="1h")]
+)
 VERSIONS = st.integers(1, 4)
 
 
@@ -39,7 +42,9 @@ def cohort_lists(draw: st.DrawFn) -> tuple[Cohort, ...]:
     for name in names:
         earlier = [c.name for c in cohorts]
         after = draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else []
-        cohorts.append(Cohort(name=name, after=tuple(after), steps=draw(STEPS)))
+        steps, holdback = draw(STEPS), draw(HOLDBACKS)
+        few = holdback if steps[-1].weight <= 80 else None
+        cohorts.append(Cohort(name=name, after=tuple(after), steps=steps, holdback=few))
     return tuple(cohorts)
 
 
@@ -69,7 +74,9 @@ def without_waits(spec: Spec) -> Spec:
         waits = step.until is not None or step.pause is not None
         return Step(weight=step.weight, hold="10s") if waits else step
 
-    cohorts = (structs.replace(c, steps=tuple(map(held, c.steps))) for c in spec.cohorts)
+    cohorts = (
+        structs.replace(c, steps=tuple(map(held, c.steps)), holdback=None) for c in spec.cohorts
+    )
     return structs.replace(spec, cohorts=tuple(cohorts))
 
 

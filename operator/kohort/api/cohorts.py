@@ -124,6 +124,25 @@ class Step(SpecStruct, frozen=True):
     ] = None
 
 
+class Holdback(SpecStruct, frozen=True):
+    """A few clients that stay on the former revision for a while, so that it can still be compared."""
+
+    weight: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=50,
+            description="Percentage of the cohort's clients that stay on the former revision.",
+        ),
+    ]
+    time: Annotated[
+        Duration,
+        Meta(
+            description="They stay for this long; the former revision keeps all of its pods meanwhile."
+        ),
+    ] = field(name="for")
+
+
 class Cohort(SpecStruct, frozen=True):
     """A named subset of clients with a rollout of its own."""
 
@@ -198,3 +217,27 @@ class Cohort(SpecStruct, frozen=True):
             Step(weight=50, hold="2m"),
         )
     )
+    holdback: Annotated[
+        Holdback | None,
+        Meta(
+            description="After the last step all clients but a few get the new revision, which counts as "
+            "promoted from then on; it is compared on, and harm sends the cohort back by itself."
+        ),
+    ] = None
+
+    @property
+    def stages(self) -> tuple[Step, ...]:
+        """The steps, and the holdback as what it is: one more of them."""
+        if self.holdback is None:
+            return self.steps
+        return (*self.steps, Step(weight=100 - self.holdback.weight, hold=self.holdback.time))
+
+
+COHORT_RULES = rules(
+    (
+        "!has(self.holdback) || !has(self.steps) "
+        "|| self.steps.all(s, s.weight + self.holdback.weight <= 100)",
+        "holdback keeps more clients on the former revision than the last step does: lower holdback.weight, "
+        "or the weights of the last steps",
+    ),
+)

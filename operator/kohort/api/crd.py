@@ -93,6 +93,12 @@ PREVIEW_RULES = (
     },
 )
 
+HOLDBACK_RULE = {
+    "rule": "self.spec.route.type != 'GatewayAPI' || self.spec.cohorts.all(c, !has(c.holdback))",
+    "message": "Kohort compares revisions only behind its own gateways: leave out holdback, or use"
+    " route.type Envoy",
+}
+
 MIRROR_RULE = {
     "rule": "self.spec.route.type != 'GatewayAPI'"
     " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.mirror)))",
@@ -171,6 +177,7 @@ def _root() -> Schema:
             PROMETHEUS_RULE,
             *PREVIEW_RULES,
             MIRROR_RULE,
+            HOLDBACK_RULE,
         ],
     }
 

@@ -13,7 +13,7 @@ from msgspec import Meta, field
 
 from kohort.api.analysis import Analysis
 from kohort.api.base import SpecStruct, rules
-from kohort.api.cohorts import Cohort
+from kohort.api.cohorts import COHORT_RULES, Cohort
 from kohort.api.engine import ENGINE_RULES, Engine
 from kohort.api.model import Model, digest_rule
 from kohort.api.quantity import Duration
@@ -134,7 +134,7 @@ class Spec(SpecStruct, frozen=True):
         field(default_factory=ClientKey)
     )
     cohorts: Annotated[
-        tuple[Cohort, ...],
+        tuple[Annotated[Cohort, Meta(extra_json_schema=COHORT_RULES)], ...],
         Meta(
             min_length=1,
             max_length=32,

@@ -46,6 +46,7 @@ class CohortPhase(StrEnum):
     DOWNLOADING = "Downloading"  # as Pending or Preparing, while the model is fetched
     ANALYZING = "Analyzing"  # the canary has clients
     PROMOTING = "Promoting"  # the canary gets all clients
+    HOLDING_BACK = "HoldingBack"  # the canary has all clients but a few, that are compared on
     STABLE = "Stable"  # on the revision that the spec asks for
     ROLLED_BACK = "RolledBack"  # back on the former revision
 
@@ -195,6 +196,13 @@ class CohortStatus(StatusStruct, frozen=True):
         Meta(description="Revision that failed here; not tried again while the spec asks for it."),
     ] = ""
     former: Annotated[str, Meta(description="Stable revision before the present one.")] = ""
+    held_back: Annotated[
+        str,
+        Meta(
+            description="Revision that last got all clients but those of holdback. While it is the canary, "
+            "the cohort counts as promoted."
+        ),
+    ] = ""
     match: Annotated[
         str,
         Meta(
@@ -216,6 +224,15 @@ class CohortStatus(StatusStruct, frozen=True):
     decisions: Annotated[
         tuple[Decision, ...], Meta(max_length=10, description="Newest first.")
     ] = ()
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether all clients but a few have the canary, and those few are to follow after a while."""
+        return bool(self.canary) and self.held_back == self.canary
+
+    def arrived(self, revision: str) -> bool:
+        """Whether the cohort is on a revision, if only but for the clients that holdback keeps."""
+        return self.stable == revision or (self.holds_back and self.canary == revision)
 
 
 class ParityResult(StrEnum):

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from kohort.analysis.reading import Count, Reading, Sample, Series, Slots, SlotTotals
 from kohort.api.analysis import Metric
-from kohort.api.cohorts import Step
+from kohort.api.cohorts import Cohort, Step
 from kohort.api.command import Command, Verb
 from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Status
@@ -94,7 +94,7 @@ class Foresight:
     def run(self) -> None:
         """Let it go on until it is finished, or nothing moves it any more."""
         idle = 0
-        for _ in range(PASSES_PER_STEP * sum(len(c.steps) + 2 for c in self.spec.cohorts)):
+        for _ in range(PASSES_PER_STEP * sum(len(c.stages) + 2 for c in self.spec.cohorts)):
             wake, moved = self._pass()
             if self.finished:
                 return
@@ -181,22 +181,21 @@ class Foresight:
             arms = f"{self.label(after.stable)} to {self.label(after.canary)}"
             yield self._move(after, f"starts from {arms}")
             self._told[after.name] = after.step  # of one that moves at once, all are left out
-        yield from self._steps(former, after, spec.steps)
+        yield from self._steps(former, after, spec)
         if after.stable and after.stable != former.stable:
             first = "" if former.stable else ", the first revision"
             yield self._move(after, f"{self.label(after.stable)} serves all of it{first}")
 
-    def _steps(
-        self, former: CohortStatus, after: CohortStatus, steps: tuple[Step, ...]
-    ) -> Iterator[Move]:
+    def _steps(self, former: CohortStatus, after: CohortStatus, spec: Cohort) -> Iterator[Move]:
         """The steps that a cohort came to in one pass, also those that it left at once."""
-        told = self._told.get(after.name, 0)
+        steps, told = spec.stages, self._told.get(after.name, 0)
         begun = after.weight != former.weight or after.step_started_at != former.step_started_at
         end = after.step + bool(after.canary and begun)
         if former.canary and former.canary == after.stable:
             end = len(steps)
-        for step in steps[told:end]:
-            yield self._move(after, f"{step.weight}%{_wait(step)}")
+        for number, step in enumerate(steps[told:end], told):
+            rest = "" if number < len(spec.steps) else "; the others are held back"
+            yield self._move(after, f"{step.weight}%{_wait(step)}{rest}")
             if step.until is not None or step.pause is not None:
                 self._open.add(after.name)
         self._told[after.name] = max(told, end)
@@ -206,7 +205,7 @@ class Foresight:
         return Move(cohort.name, after, cohort.name in self._open, what)
 
     def _waiting_for_a_person(self) -> Iterator[CohortStatus]:
-        steps = {c.name: c.steps for c in self.spec.cohorts}
+        steps = {c.name: c.stages for c in self.spec.cohorts}
         for cohort in self.status.cohorts:
             step = steps[cohort.name][cohort.step : cohort.step + 1]
             if cohort.canary and cohort.step_started_at and step and step[0].pause is not None:

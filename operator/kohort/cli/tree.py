@@ -32,6 +32,7 @@ STYLES = {
     "Analyzing": "bold cyan",
     "Progressing": "cyan",
     "Promoting": "cyan",
+    "HoldingBack": "green",
     "Preparing": "cyan",
     "Insufficient": "cyan",
     "Running": "yellow",

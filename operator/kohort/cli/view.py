@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from kohort.api.cohorts import Step
+from kohort.api.cohorts import Cohort, Holdback, Step
 from kohort.api.command import ANNOTATION_COMMAND, NEXT, CommandError, command_id, parse_command
 from kohort.api.status import (
     CohortPhase,
@@ -229,12 +229,15 @@ def _worst_first(pod: PodView) -> tuple[bool, str]:
 def _steps(spec: Resource) -> dict[str, tuple[Step, ...]]:
     """Steps by cohort; a spec that a newer Kohort has extended has none that this one may count."""
     try:
-        return {
-            cohort["name"]: msgspec.convert(cohort.get("steps", ()), tuple[Step, ...])
-            for cohort in spec.get("cohorts", ())
-        }
+        return {cohort["name"]: _stages(cohort) for cohort in spec.get("cohorts", ())}
     except msgspec.ValidationError:
         return {}
+
+
+def _stages(cohort: Resource) -> tuple[Step, ...]:
+    steps = msgspec.convert(cohort.get("steps", ()), tuple[Step, ...])
+    holdback = msgspec.convert(cohort.get("holdback"), Holdback | None)
+    return Cohort(name="", steps=steps, holdback=holdback).stages
 
 
 def _cohort(cohort: CohortStatus, steps: tuple[Step, ...], labels: Mapping[str, str]) -> CohortView:

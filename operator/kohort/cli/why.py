@@ -76,6 +76,18 @@ def _analyzing(cohort: CohortView, view: ModelView) -> list[str]:
     return [place, *map(_seen, cohort.evidence), _step_ends(cohort, view)]
 
 
+def _holding_back(cohort: CohortView, view: ModelView) -> list[str]:
+    ends = ""
+    if cohort.since and cohort.steps:
+        last = cohort.steps[-1].hold or ""
+        ends = f" {last} from {clock(cohort.since, view.now)} on"
+    return [
+        f"{cohort.name} is on {cohort.canary}, but for {100 - cohort.weight}% of its clients, which are held "
+        f"back on {cohort.stable}{ends} to go on comparing: harm sends all of them back.",
+        *map(_seen, cohort.evidence),
+    ]
+
+
 def _promoting(cohort: CohortView, view: ModelView) -> list[str]:
     return [
         f"{cohort.name} passed every step and is being promoted from {cohort.stable} to "
@@ -129,6 +141,7 @@ _PLACES: dict[CohortPhase, Callable[[CohortView, ModelView], list[str]]] = {
     CohortPhase.DOWNLOADING: _starting,
     CohortPhase.ANALYZING: _analyzing,
     CohortPhase.PROMOTING: _promoting,
+    CohortPhase.HOLDING_BACK: _holding_back,
     CohortPhase.STABLE: _stable,
     CohortPhase.ROLLED_BACK: _rolled_back,
 }

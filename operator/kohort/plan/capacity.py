@@ -24,13 +24,16 @@ DRAIN = timedelta(seconds=10)
 
 def next_weight(context: Context, cohort: CohortStatus) -> int:
     """The weight that a cohort's canary is to have next: its step's, and all after the last step."""
-    steps = next(c.steps for c in context.spec.cohorts if c.name == cohort.name)
+    steps = next(c.stages for c in context.spec.cohorts if c.name == cohort.name)
     return steps[cohort.step].weight if cohort.step < len(steps) else 100
 
 
 def target(status: Status, cohort: CohortStatus) -> str:
-    """The revision on which a cohort is to end: its former one if it rejects the one it is on."""
+    """The revision on which a cohort is to end: its former one if it rejects the one it is on, and one
+    that has all clients but a few before the next one is tried."""
     leaving = bool(cohort.rejected) and cohort.rejected == cohort.stable
+    if cohort.holds_back and status.desired != cohort.stable:
+        return cohort.canary
     return cohort.former if leaving else status.desired
 
 

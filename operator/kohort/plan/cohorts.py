@@ -27,8 +27,14 @@ def follow_spec(context: Context, draft: Draft) -> Draft:
             found = CohortStatus(name=cohort.name, stable=serving)
         elif found.match not in ("", match) and found.canary:
             found = _with_other_clients(found)
-        cohorts.append(structs.replace(found, name=cohort.name, match=match))
+        held_back = found.held_back if _holds_back(cohort, found) else ""
+        cohorts.append(structs.replace(found, name=cohort.name, match=match, held_back=held_back))
     return draft.with_status(cohorts=tuple(cohorts))
+
+
+def _holds_back(spec: Cohort, cohort: CohortStatus) -> bool:
+    """Whether no more clients are held back than the spec asks for."""
+    return spec.holdback is not None and cohort.weight >= 100 - spec.holdback.weight
 
 
 def match_hash(cohort: Cohort) -> str:
@@ -53,7 +59,7 @@ def _serving(listed: Sequence[Cohort], known: Sequence[CohortStatus]) -> str:
 def awaited_cohorts(context: Context, status: Status, cohort: Cohort) -> tuple[CohortStatus, ...]:
     """Cohorts of ``after`` that are not yet on the desired revision; unknown names do not count."""
     named = set(cohort.after)
-    return tuple(c for c in status.cohorts if c.name in named and c.stable != status.desired)
+    return tuple(c for c in status.cohorts if c.name in named and not c.arrived(status.desired))
 
 
 def waiting_message(status: Status, awaited: Sequence[CohortStatus]) -> str:

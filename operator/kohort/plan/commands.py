@@ -136,7 +136,7 @@ def _promote(asked: _Asked) -> tuple[Draft, str]:
 def _urged_on(asked: _Asked, cohort: CohortStatus) -> CohortStatus:
     """On to the next step: the one after that on which its clients are, else the first."""
     desired = asked.status.desired
-    steps = next(s.steps for s in asked.context.spec.cohorts if s.name == cohort.name)
+    steps = next(s.stages for s in asked.context.spec.cohorts if s.name == cohort.name)
     on_step = cohort.canary == desired and cohort.step < len(steps)
     begun = on_step and cohort.step_started_at is not None
     told = f"left step {cohort.step + 1} of {len(steps)}" if begun else "does not wait"
@@ -151,7 +151,7 @@ def _urged_on(asked: _Asked, cohort: CohortStatus) -> CohortStatus:
 
 def _urged_through(asked: _Asked, cohort: CohortStatus) -> CohortStatus:
     """Through all steps. What was seen so far stays on record and decides nothing any more."""
-    steps = next(s.steps for s in asked.context.spec.cohorts if s.name == cohort.name)
+    steps = next(s.stages for s in asked.context.spec.cohorts if s.name == cohort.name)
     desired = asked.status.desired
     told = f"left all {len(steps)} steps"
     return structs.replace(

@@ -68,7 +68,7 @@ def phase(context: Context, status: Status) -> Phase:
         return Phase.PAUSED
     if any(_leaves(status, c) for c in status.cohorts):
         return Phase.ROLLING_BACK
-    if any(c.weight for c in status.cohorts):
+    if any(c.weight and not _finished(status, c) for c in status.cohorts):
         return Phase.ANALYZING
     for passing in _PASSING:
         if any(c.phase.value == passing.value for c in status.cohorts):
@@ -102,6 +102,10 @@ def message(context: Context, status: Status) -> str:
         return cut("; ".join(_pods_told(r) for r in lacking))
     if addressing.unrouted(context, status):
         return cut(context.awaited_gateways())
+    held_back = [f"{c.name}: {c.message}" for c in status.cohorts if c.holds_back]
+    if held_back:
+        few = "all clients but those that are held back"
+        return cut(f"{label(status, status.desired)} serves {few}; {'; '.join(held_back)}")
     return cut(
         f"{label(status, status.desired)} serves every client with "
         f"{context.ready(status.desired)} of {context.spec.replicas} pods ready"
@@ -111,7 +115,7 @@ def message(context: Context, status: Status) -> str:
 def columns(context: Context, status: Status) -> Summary:
     """The columns of ``kubectl get``: each figure once, in the cohorts' order."""
     rolling = [c for c in status.cohorts if c.canary]
-    lengths = {c.name: len(c.steps) for c in context.spec.cohorts}
+    lengths = {c.name: len(c.stages) for c in context.spec.cohorts}
     return Summary(
         stable=_listed(label(status, c.stable) for c in status.cohorts if c.stable),
         canary=_listed(label(status, c.canary) for c in rolling),
@@ -165,7 +169,8 @@ def _ready(context: Context, status: Status) -> Told:
         return Told("Ready", False, "Undone", _undone(status))
     if addressing.unrouted(context, status):
         return Told("Ready", False, "RoutesNotAccepted", told)
-    return Told("Ready", True, "Promoted", told)
+    held_back = any(c.holds_back for c in status.cohorts)
+    return Told("Ready", True, "HoldingBack" if held_back else "Promoted", told)
 
 
 def _reconciling(context: Context, status: Status, stalled: Told) -> Told:
@@ -258,7 +263,7 @@ def _halted(context: Context, status: Status) -> bool:
     ]
     if is_paused(context, status):
         return bool(open_cohorts)
-    steps = {c.name: c.steps for c in context.spec.cohorts}
+    steps = {c.name: c.stages for c in context.spec.cohorts}
 
     def waits_for_a_person(cohort: CohortStatus) -> bool:
         step = steps[cohort.name][cohort.step : cohort.step + 1] if cohort.canary else ()
@@ -284,7 +289,8 @@ def _undone(status: Status) -> str:
 
 
 def _finished(status: Status, cohort: CohortStatus) -> bool:
-    return cohort.stable == status.desired and cohort.phase is CohortPhase.STABLE
+    settled = cohort.stable == status.desired and cohort.phase is CohortPhase.STABLE
+    return settled or (cohort.holds_back and cohort.canary == status.desired)
 
 
 def _unfinished(status: Status) -> bool:

@@ -8,7 +8,7 @@ from kohort.api.status import CohortStatus
 
 def mirrored_percent(spec: Cohort, cohort: CohortStatus) -> int:
     """Percentage of the cohort's requests that are mirrored in the step that it is on."""
-    if not cohort.canary or cohort.weight or cohort.step >= len(spec.steps):
+    if not cohort.canary or cohort.weight or cohort.step >= len(spec.stages):
         return 0
-    mirror = spec.steps[cohort.step].mirror
+    mirror = spec.stages[cohort.step].mirror
     return mirror.percent if mirror else 0

@@ -78,7 +78,7 @@ def _context(
 
 def _most_rounds(spec: Spec) -> int:
     """Rounds after which nothing can be left to decide: every cohort through every step of it."""
-    return ROUNDS_PER_STEP * sum(len(c.steps) + 2 for c in spec.cohorts)
+    return ROUNDS_PER_STEP * sum(len(c.stages) + 2 for c in spec.cohorts)
 
 
 def _actions(context: Context, status: Status) -> Iterator[Action]:

@@ -39,6 +39,7 @@ def begin_step(turn: Turn) -> Change | None:
         return None
     cohort = structs.replace(
         cohort,
+        held_back=cohort.canary if turn.on_holdback else "",
         step_started_at=to_time(turn.context.now),
         evidence=evidence.begun(turn.context, cohort) if _compared(turn) else cohort.evidence,
         urged=None if cohort.urged is Urged.NEXT else cohort.urged,
@@ -119,10 +120,11 @@ def start(turn: Turn) -> Change | None:
     cohort = structs.replace(
         cohort,
         canary=turn.target,
-        step=len(turn.spec.steps) if turn.at_once else 0,
+        step=len(turn.spec.stages) if turn.at_once else 0,
         weight=0,
         salt=_salt(context.identity.uid, cohort.name, turn.target, started),
         tried=turn.target,
+        held_back="",
         attempt=cohort.attempt + 1 if cohort.tried == turn.target else 1,
         step_started_at=None,
         rejected=cohort.rejected if turn.leaving else "",
@@ -175,14 +177,16 @@ def hold_step(turn: Turn) -> Change | None:
     if not _on_step(turn):
         return None
     cohort = turn.cohort
-    awaited = _awaited(turn)
+    replaced = cohort.holds_back and turn.desired != cohort.canary
+    awaited = "" if replaced else _awaited(turn)
     if awaited:
-        held = turn.saying(f"{cohort.weight}%: {awaited}", CohortPhase.ANALYZING)
+        phase = CohortPhase.HOLDING_BACK if cohort.holds_back else CohortPhase.ANALYZING
+        held = turn.saying(f"{cohort.weight}%: {awaited}", phase)
         if evidence.undecided(cohort) and _UNDECIDED not in cohort.message:
             return replace(held, events=(warning("Held", f"{cohort.name}: {held.cohort.message}"),))
         return held
     told = ""
-    if turn.spec.steps[cohort.step].until is Until.PASS and _compared(turn):
+    if turn.spec.stages[cohort.step].until is Until.PASS and _compared(turn):
         told = evidence.visible(turn.context, cohort)
     event = normal("StepPassed", f"{cohort.name}: {cohort.weight}%: no harm was seen; {told}")
     cohort = structs.replace(cohort, step=cohort.step + 1, step_started_at=None)
@@ -228,7 +232,7 @@ def hold_end(cohort: CohortStatus, step: Step) -> datetime | None:
 def _awaited(turn: Turn) -> str:
     """What the step still waits for; empty when nothing."""
     cohort, context = turn.cohort, turn.context
-    step = turn.spec.steps[cohort.step]
+    step = turn.spec.stages[cohort.step]
     if cohort.step_started_at is None:
         first = turn.missing_pods(cohort.canary, 0) if turn.awaits_first_pods else ""
         return first or context.awaited_gateways()

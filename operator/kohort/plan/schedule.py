@@ -34,7 +34,7 @@ def _moments(context: Context, status: Status) -> Iterator[datetime]:
     for revision in status.revisions:
         if revision.preparing_since:
             yield from_time(revision.preparing_since) + context.progress_deadline
-    steps = {c.name: c.steps for c in context.spec.cohorts}
+    steps = {c.name: c.stages for c in context.spec.cohorts}
     for cohort in status.cohorts:
         if cohort.canary and cohort.step < len(steps[cohort.name]):
             end = hold_end(cohort, steps[cohort.name][cohort.step])

@@ -79,7 +79,12 @@ class Turn:
     @property
     def steps_done(self) -> bool:
         """Whether the cohort has been through all of its steps."""
-        return self.cohort.step >= len(self.spec.steps)
+        return self.cohort.step >= len(self.spec.stages)
+
+    @property
+    def on_holdback(self) -> bool:
+        """Whether the cohort is on what its holdback makes of the last step."""
+        return self.cohort.step == len(self.spec.steps) < len(self.spec.stages)
 
     @property
     def next_weight(self) -> int:

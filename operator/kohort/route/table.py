@@ -147,7 +147,7 @@ def foreseen(spec: Spec, status: Status) -> Status:
 
     Any replica may have gateways fetch its routes in advance; whether it comes so is decided elsewhere.
     """
-    steps = {c.name: tuple(step.weight for step in c.steps) for c in spec.cohorts}
+    steps = {c.name: tuple(step.weight for step in c.stages) for c in spec.cohorts}
     for number, cohort in enumerate(status.cohorts):
         if cohort.canary and cohort.canary == status.desired and cohort.weight < 100:
             weights = (*steps.get(cohort.name, ()), 100)
