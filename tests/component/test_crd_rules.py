@@ -122,6 +122,9 @@ ACCEPTED: dict[str, Spec] = {
     "answers that are compared before any client has the revision": {
         "cohorts": [{**EVERYONE, "steps": [{"weight": 0, "mirror": {"percent": 10}, "hold": "5m"}]}]
     },
+    "a metric that is only watched": {
+        "analysis": {"metrics": [{"name": "errors"}, {"name": "latency", "role": "Watched"}]}
+    },
     "a few clients that are held back": {
         "cohorts": [
             {
@@ -327,6 +330,17 @@ REFUSED: dict[str, tuple[Spec, str]] = {
             ]
         },
         "mirror belongs to a step of weight 0",
+    ),
+    "metrics of which none decides": (
+        {"analysis": {"metrics": [{"name": "errors", "role": "Watched"}]}},
+        "every metric is Watched, and none decides",
+    ),
+    "a proof of what is only watched": (
+        {
+            "analysis": {"metrics": [{"name": "errors", "role": "Watched"}, {"name": "latency"}]},
+            "cohorts": [{**EVERYONE, "steps": [{"weight": 5, "until": "NonInferior"}]}],
+        },
+        "add it to analysis.metrics, but not as Watched",
     ),
     "a holdback of clients that have the revision already": (
         {

@@ -37,6 +37,11 @@ def by_person(old: CohortStatus, new: CohortStatus) -> bool:
     return bool(old.urged or new.urged or any(d.by for d in fresh(old, new)))
 
 
+def harmful(cohort: CohortStatus) -> bool:
+    """Whether evidence that decides says that the canary does harm."""
+    return any(e.verdict is Verdict.FAIL and not e.watched for e in cohort.evidence)
+
+
 def leaving(cohort: CohortStatus) -> bool:
     """Whether a cohort is on its way back from a revision that others failed on."""
     return bool(cohort.rejected) and cohort.rejected == cohort.stable
@@ -164,12 +169,11 @@ def a_step_with_a_gate_is_left_only_with_its_evidence(
 
 
 def only_a_failure_sends_a_cohort_back(cluster: Cluster, world: World, outcome: Outcome) -> None:
-    failed = any(e.verdict is Verdict.FAIL for c in outcome.status.cohorts for e in c.evidence)
+    failed = any(map(harmful, outcome.status.cohorts))
     together = failed and cluster.spec.on_failure is OnFailure.ROLL_BACK_ALL
     for old, new in pairs(cluster.status, outcome.status):
         if any(d.action == "RolledBack" for d in fresh(old, new)):
-            own = any(e.verdict is Verdict.FAIL for e in new.evidence)
-            assert own or together or leaving(old) or old.canary != outcome.status.desired
+            assert harmful(new) or together or leaving(old) or old.canary != outcome.status.desired
 
 
 def a_failure_sends_all_back_where_that_is_asked_for(
@@ -193,8 +197,7 @@ def harm_takes_clients_off_in_the_same_pass(
     cluster: Cluster, world: World, outcome: Outcome
 ) -> None:
     for cohort in outcome.status.cohorts:
-        if cohort.canary:
-            assert all(e.verdict is not Verdict.FAIL for e in cohort.evidence)
+        assert not (cohort.canary and harmful(cohort))
 
 
 def a_pause_holds_every_cohort(cluster: Cluster, world: World, outcome: Outcome) -> None:

@@ -7,11 +7,12 @@ from datetime import timedelta
 from msgspec import structs
 
 from kohort.analysis.split import split
-from kohort.api.analysis import Analysis, Metric, MetricName
+from kohort.api.analysis import Analysis, Metric, MetricName, Role
 from kohort.api.cohorts import Cohort, Step, Until
-from kohort.api.status import CohortPhase
+from kohort.api.status import CohortPhase, CohortStatus, Verdict
 from kohort.observe.counters import Cell
-from tests.unit.plan_simulation import Cluster, model, serving
+from kohort.plan.context import Context, Identity
+from tests.unit.plan_simulation import START, Cluster, model, serving
 
 ONE_STEP = Cohort(name="everyone", steps=(Step(weight=25, hold="30s"),))
 
@@ -24,6 +25,30 @@ def test_a_slower_revision_goes_back_with_figures() -> None:
     cluster.until(lambda c: c.cohort().phase is CohortPhase.ROLLED_BACK)
     assert cluster.cohort().stable == good
     assert cluster.cohort().message.startswith("v2 went back to v1: canary answers took ")
+
+
+def test_a_metric_that_is_watched_is_told_and_sends_nobody_back() -> None:
+    metrics = (Metric(name="errors"), Metric(name="latency", role=Role.WATCHED))
+    watching = Analysis(metrics=metrics)
+    cluster = serving(model(1, analysis=watching))
+    cluster.edit(model(2, analysis=watching))
+    cluster.slow.add(cluster.desired)
+    cluster.until(Cluster.finished)
+    errors, latency = cluster.cohort().evidence
+    assert (errors.verdict is not Verdict.FAIL, errors.watched) == (True, False)
+    assert (latency.verdict, latency.watched) == (Verdict.FAIL, True)
+    assert latency.message in cluster.cohort().decisions[0].message
+
+
+def test_a_watched_metric_takes_no_share_of_the_error_budget() -> None:
+    def alone(*metrics: Metric) -> float:
+        spec = model(1, analysis=Analysis(metrics=metrics))
+        context = Context(Identity("n", "m", "u", 1), spec, Cluster(spec).world(), START)
+        return context.alpha(CohortStatus(name="everyone"))
+
+    errors = Metric(name="errors")
+    assert alone(errors, Metric(name="latency", role=Role.WATCHED)) == alone(errors)
+    assert alone(errors, Metric(name="latency")) < alone(errors)
 
 
 def test_latency_that_is_not_listed_decides_nothing() -> None:

@@ -25,6 +25,7 @@ class Role(StrEnum):
 
     GUARDRAIL = "Guardrail"
     GOAL = "Goal"
+    WATCHED = "Watched"
 
 
 MARGINS: Mapping[str, str] = {MetricName.ERRORS: "1%", MetricName.LATENCY: "10%"}
@@ -56,7 +57,8 @@ class Metric(SpecStruct, frozen=True):
         Role,
         Meta(
             description="Guardrail: evidence of harm sends the cohort back. Goal: that too, and until "
-            "NonInferior waits for its proof. Without any Goal, until NonInferior waits for errors."
+            "NonInferior waits for its proof. Without any Goal, until NonInferior waits for errors. "
+            "Watched: what it says is told, and decides nothing."
         ),
     ] = Role.GUARDRAIL
     margin: Annotated[
@@ -201,6 +203,12 @@ class Analysis(SpecStruct, frozen=True):
             extra_json_schema={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["name"],
+                **rules(
+                    (
+                        "self.exists(m, !has(m.role) || m.role != 'Watched')",
+                        "every metric is Watched, and none decides: make one a Guardrail",
+                    )
+                ),
             },
         ),
     ] = field(
@@ -216,6 +224,11 @@ class Analysis(SpecStruct, frozen=True):
     prometheus: Annotated[
         Prometheus | None, Meta(description="Where counters are that gateways do not tell.")
     ] = None
+
+    @property
+    def deciding(self) -> tuple[Metric, ...]:
+        """The metrics that decide anything."""
+        return tuple(m for m in self.metrics if m.role is not Role.WATCHED)
 
     @property
     def goals(self) -> frozenset[str]:

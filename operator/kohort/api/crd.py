@@ -62,11 +62,12 @@ EVIDENCE_RULE = {
 }
 
 GOAL_RULE = {
-    "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors')"
+    "rule": "self.spec.analysis.metrics.exists(m, m.name == 'errors' && m.role != 'Watched')"
     " || self.spec.cohorts.all(c, c.steps.all(s, !has(s.until)))"
     " || (self.spec.analysis.metrics.exists(m, m.role == 'Goal')"
     " && self.spec.cohorts.all(c, c.steps.all(s, !has(s.until) || s.until != 'Pass')))",
-    "message": "until: NonInferior waits for errors, and Pass too: add it to analysis.metrics, or use hold",
+    "message": "until: NonInferior waits for errors, and Pass too: add it to analysis.metrics, but not"
+    " as Watched, or use hold",
 }
 
 PROMETHEUS_RULE = {

@@ -100,6 +100,9 @@ class Evidence(StatusStruct, frozen=True):
             "whether it is only a few clients: no step ends then, unless a person says so."
         ),
     ] = False
+    watched: Annotated[bool, Meta(description="Whether it decides nothing, whatever it says.")] = (
+        False
+    )
     canary: Annotated[Tally, Meta(description="The new revision's requests.")] = field(
         default_factory=Tally
     )

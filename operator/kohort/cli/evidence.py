@@ -102,7 +102,8 @@ class Sheet:
                 cohort = row.cohort
                 yield Text(cohort, "bold")
             verdict = Text(row.evidence.verdict, STYLES.get(row.evidence.verdict, ""))
-            yield Text(f"  {row.evidence.metric}  ").append_text(verdict)
+            role = "  (watched: decides nothing)" if row.evidence.watched else ""
+            yield Text(f"  {row.evidence.metric}  ").append_text(verdict).append(role, "dim")
             for line in row.lines:
                 yield _drawn(line, glyphs, max(8, options.max_width - ROOM))
             yield Text(f"    {clean(row.evidence.message)}", "dim")

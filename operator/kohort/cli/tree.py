@@ -152,7 +152,8 @@ class Layout:
         if canary.requests > 0 and stable.requests > 0:
             shares = (share(arm.failed, arm.requests) for arm in (canary, stable))
             line.append(f" ({' vs '.join(shares)})", "dim")
-        return line.append("  ").append_text(_word(evidence.verdict))
+        line.append("  ").append_text(_word(evidence.verdict))
+        return line.append("  watched", "dim") if evidence.watched else line
 
     def revision(self, revision: RevisionView) -> RenderableType:
         """One revision: number, model, pods; its problem below."""

@@ -177,7 +177,8 @@ def _outage(cohort: CohortView, view: ModelView) -> str:
 def _seen(evidence: Evidence) -> str:
     """What one metric shows, in the words of the analysis where it left some."""
     seen = evidence.message or figures(evidence.canary, evidence.stable)
-    return stopped(f"On {evidence.metric}: {seen}")
+    watched = ", which is only watched" if evidence.watched else ""
+    return stopped(f"On {evidence.metric}{watched}: {seen}")
 
 
 def _step_ends(cohort: CohortView, view: ModelView) -> str:

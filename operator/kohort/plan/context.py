@@ -71,7 +71,7 @@ class Context:
         """One check's share of falseRollback: over all cohorts and metrics, mirrors included, and over
         attempts to roll out the same revision."""
         mirrors = sum(any(step.mirror for step in c.steps) for c in self.spec.cohorts)
-        checks = len(self.spec.cohorts) * len(self.spec.analysis.metrics) + mirrors
+        checks = len(self.spec.cohorts) * len(self.spec.analysis.deciding) + mirrors
         return share(self.spec.analysis.false_rollback) * check_share(checks, cohort.attempt)
 
     @property

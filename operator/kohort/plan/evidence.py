@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -78,9 +78,12 @@ def begun(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
 
 
 def deciding(cohort: CohortStatus) -> tuple[Evidence, ...]:
-    """The evidence that the step in hand gathers: at weight 0 the mirror's, else that of the metrics."""
+    """The evidence that decides on the step in hand: at weight 0 the mirror's, else that of the metrics
+    that are not only watched."""
     mirror = not cohort.weight
-    return tuple(e for e in cohort.evidence if (e.metric == mirroring.METRIC) == mirror)
+    return tuple(
+        e for e in cohort.evidence if (e.metric == mirroring.METRIC) == mirror and not e.watched
+    )
 
 
 def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
@@ -93,12 +96,19 @@ def _mirror(context: Context, cohort: CohortStatus) -> Evidence:
 
 
 def _metrics(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
-    return tuple(
+    told = (
         analysis(metric).begin(
             metric, _reading(context, cohort, metric), _trial(cohort), cohort.weight, context.now
         )
         for metric in context.spec.analysis.metrics
     )
+    return _by_role(context, told)
+
+
+def _by_role(context: Context, evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """The evidence with whether it decides anything, as the spec has it now."""
+    decide = {metric.name for metric in context.spec.analysis.deciding}
+    return tuple(structs.replace(e, watched=e.metric not in decide) for e in evidence)
 
 
 def _reading(context: Context, cohort: CohortStatus, metric: Metric) -> Reading | None:
@@ -153,7 +163,7 @@ def _counted(context: Context, cohort: CohortStatus) -> tuple[Evidence, ...]:
         return way.advance(evidence, reading, trial, metric, rates, now)
 
     told = map(carried_on, context.spec.analysis.metrics)
-    return tuple(each for each in told if each is not None)
+    return _by_role(context, (each for each in told if each is not None))
 
 
 def _moment(context: Context, reading: Reading) -> datetime:
@@ -174,7 +184,8 @@ def closed(cohort: CohortStatus) -> tuple[Evidence, ...]:
 
 def harm(cohort: CohortStatus) -> Evidence | None:
     """Evidence that the canary is worse, if there is any."""
-    return next((e for e in cohort.evidence if e.verdict is Verdict.FAIL), None)
+    failed = (e for e in cohort.evidence if e.verdict is Verdict.FAIL and not e.watched)
+    return next(failed, None)
 
 
 def untrusted(cohort: CohortStatus) -> str:

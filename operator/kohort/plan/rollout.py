@@ -224,7 +224,7 @@ def hold_end(cohort: CohortStatus, step: Step) -> datetime | None:
     """
     if step.hold is None or cohort.step_started_at is None:
         return None
-    looked = [e.since for e in cohort.evidence if e.since is not None]
+    looked = [e.since for e in cohort.evidence if e.since is not None and not e.watched]
     began = max(map(from_time, (cohort.step_started_at, *looked)))
     return began + timedelta(seconds=seconds(step.hold))
 

@@ -56,7 +56,7 @@ class ModelCollector(Collector):
                 cohorts[cohort.phase] += 1
                 if cohort.canary:
                     rolling.append((model.key, cohort))
-                    verdicts.update(e.verdict for e in cohort.evidence)
+                    verdicts.update(e.verdict for e in cohort.evidence if not e.watched)
         yield _counted(MODELS, models, Phase)
         yield _counted(COHORTS, cohorts, CohortPhase)
         yield _counted(VERDICTS, verdicts, Verdict)
