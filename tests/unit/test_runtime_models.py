@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from kohort.api.status import CohortStatus, Status
 from kohort.route.table import ModelKey
@@ -117,3 +118,41 @@ def test_a_list_reads_again_only_what_has_changed() -> None:
     known = world.models.get(KEY)
     assert world.models.parse(msgspec.json.encode(content(5))) is known
     assert world.models.parse(msgspec.json.encode(content(6))).version == 6
+
+
+WITH_CANARY = {"cohorts": [{"name": "everyone", "stable": "burger-1", "canary": "burger-2"}]}
+WITH_PODS_AWAITED = {
+    "revisions": [
+        {
+            "name": "burger-1",
+            "number": 1,
+            "uri": "file:///m.onnx",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "preparingSince": "2026-01-01T00:00:00.000Z",
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "busy"),
+    [
+        ({}, False),
+        ({"status": {"cohorts": [{"name": "everyone", "stable": "burger-1"}]}}, False),
+        ({"status": WITH_CANARY}, True),
+        ({"status": WITH_PODS_AWAITED}, True),
+        ({"spec": {"model": {"uri": "file:///m.onnx"}, "engine": {"type": "Auto"}}}, True),
+    ],
+)
+def test_only_models_of_which_something_is_asked_are_busy(
+    changes: dict[str, object], busy: bool
+) -> None:
+    world = World()
+    world.models.put(convert_model(content(1)))
+    world.models.put(convert_model(content(2) | changes))
+    assert bool(world.models.busy) == busy
+    world.models.put(convert_model(content(3)))
+    assert not world.models.busy
+    world.models.put_answer(convert_model(content(4) | changes))
+    world.models.remove(convert_model(content(5)))
+    assert not world.models.busy

@@ -1,4 +1,4 @@
-"""When counters matter, and what is said of a spec that cannot be read."""
+"""What is said of a spec that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from kohort.api.status import CohortStatus, Condition, Phase, Status
 from kohort.runtime.models import convert_model
-from kohort.runtime.reconcile import invalid_status, rolling
+from kohort.runtime.reconcile import invalid_status
 
 
 def status(**cohort: object) -> Status:
@@ -18,12 +18,6 @@ def status(**cohort: object) -> Status:
             msgspec.convert({"name": "everyone", "stable": "burger-1", **cohort}, CohortStatus),
         ),
     )
-
-
-def test_counters_matter_while_there_is_a_canary() -> None:
-    assert rolling(status(canary="burger-2", weight=5))
-    assert rolling(status(canary="burger-2"))
-    assert not rolling(status())
 
 
 def test_a_spec_that_cannot_be_read_is_told_and_nothing_else_is_forgotten() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from kohort.act.manifests import Owner
 from kohort.api.command import ANNOTATION_COMMAND
+from kohort.api.engine import Engine
 from kohort.api.routing import GatewayAPI
 from kohort.api.spec import Spec
 from kohort.api.status import Status
@@ -34,6 +35,19 @@ class Model(msgspec.Struct, frozen=True):
     def owner(self) -> Owner:
         """What its children belong to."""
         return Owner(self.key.namespace, self.key.name, self.uid)
+
+    @property
+    def rolling(self) -> bool:
+        """Whether there is a canary, so that counters matter: they judge it, and tell how large it must
+        be."""
+        return any(cohort.canary for cohort in self.status.cohorts)
+
+    @property
+    def starting(self) -> bool:
+        """Whether pods could have something to tell: they are awaited, or have built engines."""
+        if self.deleting or self.spec is None:
+            return False
+        return self.spec.engine != Engine() or any(r.preparing_since for r in self.status.revisions)
 
     @property
     def own_gateways(self) -> bool:
@@ -108,11 +122,16 @@ def _model(
 
 
 class Models:
-    """A cache of models; ``on_change`` hears of each key that may have changed."""
+    """A cache of models; ``on_change`` hears of each key that may have changed.
+
+    ``busy``: those that are ``rolling`` or ``starting``, which others look through every few seconds;
+    models at rest, however many, must cost nothing.
+    """
 
     def __init__(self, on_change: Callable[[ModelKey], None]) -> None:
         self._on_change = on_change
         self._models: dict[ModelKey, Model] = {}
+        self._busy: dict[ModelKey, Model] = {}
         self._unwatched: dict[ModelKey, tuple[int, float]] = {}  # version, since when
 
     def __len__(self) -> int:
@@ -120,6 +139,11 @@ class Models:
 
     def __iter__(self) -> Iterator[Model]:
         return iter(list(self._models.values()))
+
+    @property
+    def busy(self) -> tuple[Model, ...]:
+        """The models of which something is asked now and then."""
+        return tuple(self._busy.values())
 
     def get(self, key: ModelKey) -> Model | None:
         """The model as last seen."""
@@ -137,8 +161,7 @@ class Models:
             self._unwatched.pop(new.key, None)
         old = self._models.get(new.key)
         if old is None or old.version < new.version:
-            self._models[new.key] = new
-            self._on_change(new.key)
+            self._keep(new)
 
     def watch_lag(self) -> float:
         """Seconds for which the watch has not told of a state that is known from elsewhere."""
@@ -156,6 +179,7 @@ class Models:
         old = self._models.get(gone.key)
         if old is not None and old.version <= gone.version:
             del self._models[gone.key]
+            self._busy.pop(gone.key, None)
             self._unwatched.pop(gone.key, None)
             self._on_change(gone.key)
 
@@ -173,7 +197,14 @@ class Models:
 
     def _put_early(self, new: Model) -> None:
         """Takes a state that the watch has still to tell of."""
-        self._models[new.key] = new
         _, since = self._unwatched.get(new.key, (0, time.monotonic()))
         self._unwatched[new.key] = (new.version, since)
+        self._keep(new)
+
+    def _keep(self, new: Model) -> None:
+        self._models[new.key] = new
+        if new.rolling or new.starting:
+            self._busy[new.key] = new
+        else:
+            self._busy.pop(new.key, None)
         self._on_change(new.key)

@@ -27,7 +27,7 @@ from kohort.plan.evidence import counters_name
 from kohort.route.table import ModelKey
 from kohort.runtime.credentials import Credentials
 from kohort.runtime.models import Model, Models
-from kohort.runtime.reconcile import Reconciler, rolling
+from kohort.runtime.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class PrometheusReader:
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(cookie_jar=jar) as session, asyncio.TaskGroup() as group:
             while True:
-                asking = [model for model in self._models if asks(model)]
+                asking = [model for model in self._models.busy if asks(model)]
                 self._arms.keep((m.key, c.name) for m in asking for c in m.status.cohorts)
                 self._slot_series.keep(name for model in asking for name in _names(model))
                 wanted = {model.key for model in asking}
@@ -234,7 +234,7 @@ def _settled(cohort: CohortStatus, at: float) -> Split | None:
 def asks(model: Model) -> bool:
     """Whether a model with a canary names a Prometheus."""
     named = model.spec is not None and model.spec.analysis.prometheus is not None
-    return named and model.own_gateways and rolling(model.status)
+    return named and model.own_gateways and model.rolling
 
 
 def _wanted(key: ModelKey, analysis: Analysis, cohorts: Sequence[CohortStatus]) -> list[_Wanted]:

@@ -50,11 +50,6 @@ REFUSED_SECONDS = 30.0
 BROKEN = 500
 
 
-def rolling(status: Status) -> bool:
-    """Whether there is a canary, so that counters matter: they judge it, and tell how large it must be."""
-    return any(cohort.canary for cohort in status.cohorts)
-
-
 def _applied(seen: Deployment) -> Applied:
     return Applied(seen.applied, seen.generation, seen.wanted, seen.revision, seen.component)
 

@@ -16,7 +16,7 @@ from kohort.observe.slots import SlotLedger, Split
 from kohort.plan.mirroring import mirrored_percent
 from kohort.route.table import ModelKey
 from kohort.runtime.models import Model, Models
-from kohort.runtime.reconcile import Reconciler, rolling
+from kohort.runtime.reconcile import Reconciler
 
 SHARES_SECONDS = 60.0
 """Between looks that are for the cohorts' shares alone, so that a rollout begins with them."""
@@ -82,7 +82,7 @@ class Scraper:
         clock = asyncio.get_running_loop().time
         late = self._measured is None or clock() - self._measured >= SHARES_SECONDS
         due = late and any(map(_shared, self._models))
-        if not gateways or not (due or any(map(_read, self._models))):
+        if not gateways or not (due or any(map(_read, self._models.busy))):
             self._keep_slots()
             return
         if due:
@@ -90,13 +90,13 @@ class Scraper:
             known = {model.key for model in self._models}
             self._counted = {key: seen for key, seen in self._counted.items() if key in known}
         scrape = await self._scrape(gateways)
-        mirrored = any(_mirroring(model) for model in self._models if _judged(model))
+        mirrored = any(_mirroring(model) for model in self._models.busy if _judged(model))
         mirrors = await self._mirrors(gateways) if mirrored else {}
         # Status as it is now: a weight of 0 says that no request in the scrape had the canary.
-        models = [model for model in self._models if model.own_gateways]
-        judged = [model for model in models if _read(model)]
+        judged = [model for model in self._models.busy if _read(model)]
         self._keep_slots()
-        for model in models if due else judged:
+        shared = [model for model in self._models if model.own_gateways] if due else judged
+        for model in shared:
             self._reconciler.take_shares(model.key, self._shares(model, scrape))
         for place, model in enumerate(self._turn(judged)):
             clients = {
@@ -110,7 +110,7 @@ class Scraper:
 
     def _keep_slots(self) -> None:
         """Forgets slots of rollouts that are over, whoever reads them."""
-        judged = [model for model in self._models if _judged(model)]
+        judged = [model for model in self._models.busy if _judged(model)]
         self._slots.keep((m.key, c.name) for m in judged for c in m.status.cohorts if c.canary)
 
     def _turn(self, models: Sequence[Model]) -> Sequence[Model]:
@@ -146,7 +146,7 @@ class Scraper:
 
 def _judged(model: Model) -> bool:
     """Whether a canary, with clients or without, is at gateways that count."""
-    return model.own_gateways and rolling(model.status)
+    return model.own_gateways and model.rolling
 
 
 def _counted_here(model: Model) -> bool:

@@ -83,8 +83,8 @@ class StartWatcher:
         """One round of questions."""
         asked = [
             (model.key, pod)
-            for model in self._models
-            if (present := self._pods.of(model.key)) and _may_be_asked(model)
+            for model in self._models.busy
+            if model.starting and (present := self._pods.of(model.key))
             for pod in _worth_asking(model, present)
             if self._silent.get(pod.uid, 0) < QUESTIONS
         ]
@@ -136,13 +136,6 @@ class StartWatcher:
         memory.told, memory.told_at = told, now
         self._reconciler.take_starts(key, told)
         self._wake(key, 0.0)
-
-
-def _may_be_asked(model: Model) -> bool:
-    """Whether any pod of a model could have something to tell: looked at for each model in each round."""
-    if model.deleting or model.spec is None:
-        return False
-    return _builds(model) or any(r.preparing_since for r in model.status.revisions)
 
 
 def _worth_asking(model: Model, pods: Mapping[str, Pod]) -> Iterator[Pod]:
