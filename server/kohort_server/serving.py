@@ -29,6 +29,7 @@ from kohort_server.front.served import ServedModel, Serving
 from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
 from kohort_server.progress import Progress
+from kohort_server.tracing import tracing
 from kohort_server.workers import (
     FirstProcess,
     Place,
@@ -77,6 +78,7 @@ async def serve(options: Options) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     served = ServedModel(options.name, options.revision)
+    served.tracing = tracing(options.name, options.revision)
     services = Services(served)
     front = Front(
         Routes(served, options.debug), HttpLimits(body=options.max_body), services.methods()
@@ -134,6 +136,8 @@ async def serve(options: Options) -> int:
     front.close()
     await until(lambda: not front.connections, LONGEST_CLOSE)
     sweeper.cancel()
+    if served.tracing is not None:
+        served.tracing.close()
     return 1 if lost.is_set() else 0
 
 

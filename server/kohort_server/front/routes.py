@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from kohort.contract import HEADER_COHORT, HEADER_REVISION, START_PATH
+from kohort.contract import HEADER_REVISION, START_PATH
 from kohort_server.batch.call import Result
 from kohort_server.errors import RequestError
 from kohort_server.front import protobuf_metrics
@@ -29,7 +29,6 @@ from kohort_server.front.wire import INVALID_JSON
 from kohort_server.logs import trace_of
 
 THROUGH_GATEWAY = HEADER_REVISION.encode()  # on every request that a gateway sends, and on no other
-COHORT = HEADER_COHORT.encode()
 CACHED_LENGTHS = 256
 
 log = logging.getLogger(__name__)
@@ -213,7 +212,7 @@ class HttpCall(InferCall):
         else:
             extra = b"Inference-Header-Content-Length: %d\r\n" % json_length
             exchange.respond(200, body, BINARY, extra)
-        self._model.metrics.observe(exchange.headers.get(COHORT, b""), 200, exchange.received)
+        self._model.answered(exchange.headers, 200, exchange.received)
 
     def refuse(self, error: RequestError) -> None:
         """See `InferCall`."""
@@ -223,7 +222,7 @@ class HttpCall(InferCall):
 def refuse(model: ServedModel, exchange: Exchange, error: RequestError) -> None:
     """Answer an inference request with an error, and count it."""
     respond_refusal(exchange, error)
-    model.metrics.observe(exchange.headers.get(COHORT, b""), error.status, exchange.received)
+    model.answered(exchange.headers, error.status, exchange.received)
 
 
 def stacks(exchange: Exchange) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from kohort.contract import Start
+from kohort.contract import HEADER_COHORT, Start
 from kohort_server.batch.batcher import Batcher
 from kohort_server.datatypes import BYTES
 from kohort_server.engine.interface import Engine, TensorSpec
@@ -19,7 +19,9 @@ from kohort_server.front.grpc_codec import GrpcCodec
 from kohort_server.front.metrics import Counts, Exposition, ServerMetrics, together
 from kohort_server.progress import Progress
 from kohort_server.selection import Selection, told
+from kohort_server.tracing import Tracing
 
+COHORT = HEADER_COHORT.encode()
 VERSION_ALIAS = "1"  # what clients that insist on a version send when they know none
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 VERSION = version("kohort")
@@ -51,6 +53,7 @@ class ServedModel:
         self.selection: Selection | None = None  # what the engine was chosen from
         self.versions = (revision, VERSION_ALIAS)
         self.metrics = ServerMetrics()
+        self.tracing: Tracing | None = None
         # What the other processes have counted that serve the same port, if there are any.
         self.others: Callable[[], Awaitable[list[Counts]]] | None = None
         self._asking: set[asyncio.Future[list[Counts]]] = set()
@@ -61,6 +64,12 @@ class ServedModel:
         """Become ready."""
         self.metrics.watch(serving.batcher)
         self.serving = serving
+
+    def answered(self, headers: dict[bytes, bytes], code: int, received: float) -> None:
+        """Count an inference request as answered now; `received` is the time.perf_counter of its end."""
+        self.metrics.observe(headers.get(COHORT, b""), code, received)
+        if self.tracing is not None:
+            self.tracing.answered(headers, code, received)
 
     def started(self) -> Start:
         """How far the start is, and which engines were tried."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kohort.contract import HEADER_COHORT
 from kohort_server.batch.call import Result
 from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
@@ -23,7 +22,6 @@ from kohort_server.rpc import descriptors, protobuf
 from kohort_server.rpc.protobuf import Message, ProtobufError
 from kohort_server.rpc.schema import FILES
 
-COHORT = HEADER_COHORT.encode()
 HEALTH = "grpc.health.v1.HealthCheckResponse"
 NOT_FOUND_STATUS = 5
 
@@ -220,7 +218,7 @@ class GrpcCall(InferCall):
         """See `InferCall`."""
         stream = self._stream
         stream.reply(self._codec.encode(self.request, result, start))
-        self._model.metrics.observe(stream.headers.get(COHORT, b""), 200, stream.received)
+        self._model.answered(stream.headers, 200, stream.received)
 
     def refuse(self, error: RequestError) -> None:
         """See `InferCall`."""
@@ -230,7 +228,7 @@ class GrpcCall(InferCall):
 def refuse(model: ServedModel, stream: GrpcStream, error: RequestError) -> None:
     """End a call with an error, and count it."""
     finish_refused(stream, error)
-    model.metrics.observe(stream.headers.get(COHORT, b""), error.status, stream.received)
+    model.answered(stream.headers, error.status, stream.received)
 
 
 class Place:
@@ -301,8 +299,7 @@ class StreamedCall(InferCall):
     def answer(self, result: Result, start: int | None) -> None:
         """See `InferCall`."""
         response = b"".join(self._codec.encode(self.request, result, start))
-        cohort = self._conversation.stream.headers.get(COHORT, b"")
-        self._model.metrics.observe(cohort, 200, self.received)
+        self._model.answered(self._conversation.stream.headers, 200, self.received)
         self._conversation.respond(self._place, [protobuf.delimited(2, response)])
 
     def refuse(self, error: RequestError) -> None:
@@ -316,7 +313,7 @@ def refuse_in_stream(
 ) -> None:
     """Answer one request of a stream with an error, and count it; the stream goes on."""
     stream = conversation.stream
-    model.metrics.observe(stream.headers.get(COHORT, b""), error.status, stream.received)
+    model.answered(stream.headers, error.status, stream.received)
     told: Values = {"error_message": error.message}
     if identity:
         told["infer_response"] = {"id": identity}
