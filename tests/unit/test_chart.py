@@ -123,10 +123,10 @@ def test_ports_and_secrets_are_the_contracts() -> None:
 def test_alerts_ask_for_metrics_that_exist() -> None:
     rules = (CHART / "templates" / "monitoring" / "rules.yaml").read_text()
     asked = {
-        name.removesuffix("_count")
+        re.sub("_(count|bucket)$", "", name)
         for line in rules.splitlines()
         if "expr:" in line
-        for name in re.findall(r"kohort_\w+", line)
+        for name in re.findall(r"\bkohort_\w+", line)
     }
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.M)
     assert len(asked) >= 8
