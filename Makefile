@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 VENV_TORCH := $(VENV)-torch
 
-.PHONY: demo test test-torch hunt lint unit generate manifests clean
+.PHONY: demo test test-torch hunt lint unit generate manifests docs clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -55,11 +55,16 @@ generate: $(VENV)/.ready ## The CRD, and what the chart holds of the code
 	@$(BIN)/python -m kohort.api.crd > crds/kohort.dev_modeldeployments.yaml
 	@cp crds/kohort.dev_modeldeployments.yaml charts/kohort/files/crd.yaml
 	@$(BIN)/python -m kohort.act.permissions > charts/kohort/files/permissions.yaml
+	@$(BIN)/python -m kohort_local.dashboards charts/kohort/files/dashboards
 
 manifests: $(VENV)/.ready ## The chart as plain YAML in dist/kohort.yaml
 	@mkdir -p dist
 	@$(BIN)/kohort-local manifests $(ARGS) > dist/kohort.yaml
 	@echo "kubectl apply --server-side -f dist/kohort.yaml"
+
+docs: $(VENV)/.ready ## The pages as a site in dist/site; what leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "dist/site/index.html"
 
 clean: ## Remove this checkout's environment
 	@rm -rf $(VENV) $(VENV_TORCH)

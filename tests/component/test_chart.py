@@ -71,6 +71,7 @@ MATRIX: dict[str, Json] = {
         "monitoring": {
             "podMonitors": {"enabled": True, "labels": {"a": "b"}},
             "rules": {"enabled": True, "labels": {"a": "b"}},
+            "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
         },
     },
     "features-everywhere": {

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 import msgspec.yaml
+import pytest
 
 from kohort import contract
 from kohort.act import permissions
 from kohort.api.crd import render
+from kohort_local import dashboards
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "kohort"
@@ -24,7 +26,7 @@ TEMPLATES = "\n".join(p.read_text() for p in sorted((CHART / "templates").rglob(
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that is not a group of others, by its path."""
-    if not isinstance(node, dict) or not node or path.endswith((".resources",)):
+    if not isinstance(node, dict) or not node or path.endswith((".resources", ".labels")):
         yield path, node
         return
     for name, child in node.items():
@@ -47,6 +49,43 @@ def test_the_charts_permissions_are_the_operators_own() -> None:
     assert (CHART / "files" / "permissions.yaml").read_text() == permissions.render(), (
         "run make generate"
     )
+
+
+@pytest.mark.parametrize("name", dashboards.BOARDS)
+def test_the_charts_boards_are_those_of_the_table_of_panels(name: str) -> None:
+    path = CHART / "files" / "dashboards" / f"{name}.json"
+    assert path.read_text() == dashboards.render(name), "run make generate"
+
+
+@pytest.mark.parametrize("name", dashboards.BOARDS)
+def test_boards_ask_for_metrics_that_exist(name: str) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    asked = set(re.findall(r"\bkohort_operator_[a-z_]+", dashboards.render(name)))
+    for metric in asked:
+        assert f"`{re.sub('_(count|bucket)$', '', metric)}`" in text
+
+
+@pytest.mark.parametrize("name", dashboards.BOARDS)
+def test_panels_of_a_board_do_not_overlap(name: str) -> None:
+    places = [panel["gridPos"] for panel in dashboards.board(name)["panels"]]
+    cells = [
+        (x, y)
+        for p in places
+        for x in range(p["x"], p["x"] + p["w"])
+        for y in range(p["y"], p["y"] + p["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < dashboards.COLUMNS
+
+
+@pytest.mark.parametrize("grpc", ["-", *map(str, range(17))])
+def test_boards_count_as_failed_what_evidence_counts(grpc: str) -> None:
+    for code in range(600):
+        well = re.fullmatch(dashboards.WELL, f"{code}/{grpc}/-/45/12/burger-1")
+        # Envoy has no codes below 100 but 0, which is no answer.
+        if code == 0 or code >= 100:
+            bad = contract.failed(code) or (grpc != "-" and contract.failed_grpc(int(grpc)))
+            assert bool(well) != bad, code
 
 
 def test_no_permission_is_a_wildcard_and_secrets_are_named() -> None:
@@ -123,10 +162,10 @@ def test_ports_and_secrets_are_the_contracts() -> None:
 def test_alerts_ask_for_metrics_that_exist() -> None:
     rules = (CHART / "templates" / "monitoring" / "rules.yaml").read_text()
     asked = {
-        name.removesuffix("_count")
+        re.sub("_(count|bucket)$", "", name)
         for line in rules.splitlines()
         if "expr:" in line
-        for name in re.findall(r"kohort_\w+", line)
+        for name in re.findall(r"\bkohort_\w+", line)
     }
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.M)
     assert len(asked) >= 8

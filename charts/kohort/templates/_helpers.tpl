@@ -98,3 +98,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "kohort.serviceHost" -}}
 kohort-{{ .component }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.clusterDomain }}
 {{- end }}
+
+{{/* Where what to do about an alert is written, of (list $ ALERT). */}}
+{{- define "kohort.runbook" -}}
+{{- $section := lower (index . 1) -}}
+runbook: docs/runbooks.md#{{ $section }}
+{{- with (index . 0).Values.monitoring.rules.runbooks }}
+runbook_url: {{ . }}#{{ $section }}
+{{- end }}
+{{- end }}

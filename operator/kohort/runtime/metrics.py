@@ -11,6 +11,8 @@ from prometheus_client.registry import Collector
 
 PREFIX = "kohort_operator_"
 FAST = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15)
+LOST = ("overflow", "unreachable", "refused")
+UNDELIVERED = ("overflow", "refused", "expired")
 WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
@@ -62,6 +64,7 @@ class Metrics:
             "attempts that are made again",
             "result",
         )
+        self._begin()
 
     def call(self, verb: str, resource: str, status: int) -> None:
         """Counts a call to the API server."""
@@ -80,6 +83,15 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _begin(self) -> None:
+        """Tells of what alerts wait for from nought on: Prometheus sees no increase in a first sample."""
+        self.passes.labels("defect")
+        self.decisions.labels("RolledBack", "kohort")
+        for why in LOST:
+            self.events_lost.labels(why)
+        for result in UNDELIVERED:
+            self.cloudevents.labels(result)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         self._describe(f"{name}_total", "counter", labels, text)
