@@ -3,7 +3,7 @@
 # the build is of these and no others, and its provenance names them.
 set -euo pipefail
 echo "arguments<<END"
-grep -oP '^ARG \K\w+_IMAGE=\S+' "$1" | while IFS='=' read -r name image; do
+{ grep -oP '^ARG \K\w+_IMAGE=\S+' "$1"; echo "RUN_IMAGE=$RUN_IMAGE"; } | while IFS='=' read -r name image; do
   digest=$(docker buildx imagetools inspect "$image" --format '{{.Manifest.Digest}}')
   echo "$name=$image"
   echo "${name%_IMAGE}_DIGEST=$digest"

@@ -109,7 +109,7 @@ def test_the_base_images_of_a_build_are_read_from_the_dockerfile(tmp_path: Path)
     docker.chmod(0o755)
     done = subprocess.run(
         [str(ROOT / ".github/bases.sh"), str(ROOT / "images/Dockerfile")],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RUN_IMAGE": "images.test/python3"},
         capture_output=True,
         text=True,
         timeout=30,
@@ -120,3 +120,4 @@ def test_the_base_images_of_a_build_are_read_from_the_dockerfile(tmp_path: Path)
     assert lines[-1] == "END"
     assert len({line for line in lines if "_DIGEST=sha256:" in line}) == 2
     assert "BUILD_IMAGE=python:3.13-slim-trixie" in lines
+    assert "RUN_IMAGE=images.test/python3" in lines
