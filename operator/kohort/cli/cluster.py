@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import urllib3
 from kubernetes import client, config, watch
 
-from kohort.cli.view import Resource
 from kohort.contract import API_VERSION, GROUP, LABEL_MODEL, PLURAL
+from kohort.view.rollout import Resource
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 WATCH_SECONDS = 240  # then listed again: a missed event shows up at the latest after this time

@@ -16,7 +16,7 @@ from kohort.cli.documents import DocumentError
 from kohort.cli.options import cluster_options
 from kohort.cli.sending import SendingError
 from kohort.cli.terminal import degrade
-from kohort.cli.view import ViewError
+from kohort.view.rollout import ViewError
 
 INTERRUPTED = 130  # as a shell counts SIGINT
 REFUSALS = (ClusterError, ViewError, CommandError, SendingError, DocumentError)
