@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 
 from aiohttp import web
 
@@ -16,8 +15,8 @@ class Connections:
     """Closes connections that have sent no whole request in time, and the silent ones of too many."""
 
     def __init__(self) -> None:
-        self._first_seen: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
-        self._spoke: weakref.WeakSet[object] = weakref.WeakSet()
+        self._first_seen: dict[object, float] = {}
+        self._spoke: set[object] = set()
 
     def spoke(self, request: web.BaseRequest) -> None:
         """A whole request has come over this connection: from now on aiohttp's own time-outs hold."""
@@ -31,9 +30,10 @@ class Connections:
 
     def sweep(self, server: web.Server, now: float) -> None:
         """Closes what has to be closed at ``now``, in the loop's time."""
-        silent = [c for c in server.connections if c not in self._spoke]
-        for connection in silent:
-            self._first_seen.setdefault(connection, now)
+        present = set(server.connections)
+        self._spoke &= present
+        silent = [c for c in present if c not in self._spoke]
+        self._first_seen = {c: self._first_seen.get(c, now) for c in silent}
         surplus = len(server.connections) - MOST_CONNECTIONS
         silent.sort(key=lambda c: self._first_seen[c])
         for index, connection in enumerate(silent):

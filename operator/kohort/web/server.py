@@ -53,7 +53,7 @@ class Shown(msgspec.Struct, rename="camel"):
 
 
 class ViewServer:
-    """Serves one source; ``hosts``: names that requests must be addressed to, if not any."""
+    """Serves one source; ``hosts``: hosts that requests must be for, if not any."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class ViewServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
-    async def start(self, address: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Listens until :meth:`stop`.
+    async def start(self, address: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listens until :meth:`stop`; returns the port, of which 0 asks for a free one.
 
         Raises:
             OSError: the address is taken.
@@ -98,6 +98,8 @@ class ViewServer:
         await web.TCPSite(self._runner, address, port, ssl_context=tls).start()
         server: Any = self._runner.server
         self._tasks = [asyncio.create_task(self._connections.watch(server), name="view")]
+        listening: int = self._runner.addresses[0][1]
+        return listening
 
     async def stop(self) -> None:
         """Ends streams, which browsers then take up elsewhere, and listens no more."""
@@ -231,7 +233,7 @@ class ViewServer:
         self._connections.spoke(request)
         response: web.StreamResponse
         try:
-            if self._hosts and request.host not in self._hosts:
+            if self._hosts and request.url.host not in self._hosts:
                 raise Refused(421, "This page is served under another name.")
             response = await handler(request)
         except Refused as refused:
@@ -242,6 +244,11 @@ class ViewServer:
                 response.headers["Retry-After"] = str(refused.retry_after)
         except web.HTTPException as error:
             response = web.json_response({"message": error.reason}, status=error.status)
+        except Exception:
+            # What is wrong with one model must not tell strangers about the operator's insides.
+            log.exception("%s cannot be shown", request.path)
+            message = "This cannot be shown: the operator's log says why."
+            response = web.json_response({"message": message}, status=500)
         if not response.prepared:
             guard(response)
         return response
