@@ -143,14 +143,14 @@ def many(count: int) -> Simulated:
 
 
 @asynccontextmanager
-async def shown(world: Simulated, gate: Gate | None = None) -> AsyncIterator[str]:
+async def shown(world: Simulated, gate: Gate | None = None, port: int = 0) -> AsyncIterator[str]:
     """The world behind a real server; gives its root, such as ``http://127.0.0.1:1234``."""
     server = ViewServer(
         world, gate or KeyGate(KEY, ""), world.feed, world.seen, now=lambda: world.now
     )
-    port = await server.start(ADDRESS, 0)
+    listening = await server.start(ADDRESS, port)
     try:
-        yield f"http://{ADDRESS}:{port}"
+        yield f"http://{ADDRESS}:{listening}"
     finally:
         await server.stop()
 

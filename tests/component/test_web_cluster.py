@@ -64,9 +64,7 @@ class View:
 
 
 @pytest.fixture(scope="module")
-def account(
-    cluster: Cluster, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def account(cluster: Cluster, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("web") / "operator.kubeconfig"
     return install(kubectl, CRD, cluster.kubeconfig, path, permissions.VIEW_RULES)
 

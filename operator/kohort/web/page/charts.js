@@ -34,11 +34,17 @@ export function clock(at, now) {
 
 /** Stretches of time in which no weight changed: [{from, to, shares: [{label, percent}]}], oldest first. */
 export function stretches(points, now) {
-  return points.map((point, index) => ({
+  const all = points.map((point, index) => ({
     from: point.at,
     to: Math.max(point.at, index + 1 < points.length ? points[index + 1].at : now),
     shares: sharesOf(point),
   }));
+  return all.reduce((merged, each) => {
+    const last = merged.at(-1);
+    if (last && told(last.shares) === told(each.shares)) last.to = each.to;
+    else merged.push(each);
+    return merged;
+  }, []);
 }
 
 /** What share of the clients each revision has, stable first. */

@@ -1,6 +1,6 @@
 // What is to be seen, as elements: the list of rollouts, and one rollout.
 
-import { clock, el, legend, sharesOf, told, trailChart, weightsChart } from "./charts.js";
+import { clock, el, legend, stretches, told, trailChart, weightsChart } from "./charts.js";
 
 const GOOD = new Set(["Healthy", "Stable", "Ready", "Pass", "HoldingBack"]);
 const BAD = new Set(["RollingBack", "RolledBack", "Degraded", "Fail"]);
@@ -29,12 +29,12 @@ export function list({ models, more, problems: wrong }, search) {
   const found = wanted.length === models.length ? count(models.length + more) : `${count(wanted.length)} of ${models.length + more}`;
   const head = el("tr", { role: "row" }, COLUMNS.map((name) => el("th", { role: "columnheader", scope: "col" }, name)));
   const rows = wanted.map((model) => {
-    const cell = (column, ...content) => el("td", { role: "cell", "data-column": column }, ...content);
+    const cell = (column, ...content) => el("td", { role: "cell", class: "brief", "data-column": column }, ...content);
     return el("tr", { role: "row", "data-key": `${model.namespace}/${model.name}` },
       el("th", { role: "rowheader", scope: "row" }, el("a", { href: address(model.namespace, model.name), "data-row": true }, model.name)),
       cell("Namespace", model.namespace), cell("Phase", word(model.phase)), cell("Stable", model.stable),
       cell("Canary", model.canary), cell("Weight", model.weight), cell("Step", model.step),
-      el("td", { role: "cell", class: "figure", "data-column": "Pods" }, `${model.ready}/${model.wanted}`),
+      el("td", { role: "cell", class: "figure brief", "data-column": "Pods" }, `${model.ready}/${model.wanted}`),
       el("td", { role: "cell", class: "message", "data-column": "Message" }, model.message));
   });
   return el("div", {},
@@ -61,7 +61,8 @@ export function rollout({ model, problems: wrong }, width) {
 
 function cohort(cohort, model, width) {
   const id = `cohort-${model.cohorts.indexOf(cohort)}`;
-  const arms = cohort.canary ? `${cohort.stable || "no revision"} → ${cohort.canary}, ${cohort.weight}% of its clients` : cohort.stable || "no revision";
+  const stable = cohort.stable || "no revision";
+  const arms = cohort.canary ? `${cohort.canary} for ${cohort.weight}% of its clients, ${stable} for the others` : stable;
   return el("section", { class: "cohort", "aria-labelledby": id, "data-key": `cohort ${cohort.name}` },
     el("div", { class: "where" },
       el("h2", { id }, `${cohort.name} `, word(cohort.phase)),
@@ -80,9 +81,10 @@ function steps(cohort) {
 }
 
 function weights(cohort, model, width) {
-  if (!cohort.weights.length) return null;
-  const rows = cohort.weights.map((point) => el("tr", {},
-    el("th", { scope: "row" }, clock(point.at, model.at)), el("td", {}, told(sharesOf(point)))));
+  const parts = stretches(cohort.weights, model.at);
+  if (!parts.length || (parts.length === 1 && !cohort.canary)) return null; // nothing has moved
+  const rows = parts.map((part) => el("tr", {},
+    el("th", { scope: "row" }, clock(part.from, model.at)), el("td", {}, told(part.shares))));
   return el("figure", { "data-key": "weights" },
     weightsChart(cohort.weights, cohort.decisions, model.at, width),
     legend(cohort.weights),
@@ -98,7 +100,7 @@ function evidence(cohort) {
     el("td", { role: "cell", "data-column": "Verdict" }, word(metric.verdict)),
     el("td", { role: "cell", class: "figure", "data-column": "Counted" }, counted(metric)),
     el("td", { role: "cell", "data-column": "Towards its borders" }, el("div", { class: "trails" }, metric.borders.map(trail))),
-    el("td", { role: "cell", class: "message" }, metric.message)));
+    el("td", { role: "cell", class: "message" }, cohort.why.includes(metric.message) ? "" : metric.message)));
   const began = cohort.evidence.map((metric) => metric.began).find(Boolean);
   return el("div", { "data-key": "evidence" },
     el("h3", {}, "Evidence"),
