@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 VENV_TORCH := $(VENV)-torch
 
-.PHONY: demo test test-torch hunt lint unit generate manifests clean
+.PHONY: demo test test-torch hunt lint unit generate manifests pictures clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -60,6 +60,9 @@ manifests: $(VENV)/.ready ## The chart as plain YAML in dist/kohort.yaml
 	@mkdir -p dist
 	@$(BIN)/kohort-local manifests $(ARGS) > dist/kohort.yaml
 	@echo "kubectl apply --server-side -f dist/kohort.yaml"
+
+pictures: $(VENV)/.ready ## The pictures of the web view in docs/, in a real browser
+	@$(BIN)/python -m tests.bench.screenshots docs/pictures
 
 clean: ## Remove this checkout's environment
 	@rm -rf $(VENV) $(VENV_TORCH)

@@ -127,8 +127,12 @@ async def test_who_listens_is_told_what_matters_and_not_every_figure(chromium: B
         await page.goto(opened(root, "shop", "burger"))
         await expect(page.get_by_role("heading", level=1)).to_contain_text("burger")
         await page.evaluate(
-            """window.said = []; new MutationObserver(() => said.push(document.getElementById("news").textContent))
-            .observe(document.getElementById("news"), {childList: true, characterData: true, subtree: true})"""
+            """() => {
+              const news = document.getElementById("news");
+              window.said = [];
+              new MutationObserver(() => said.push(news.textContent))
+                .observe(news, {childList: true, characterData: true, subtree: true});
+            }"""
         )
         evidence = page.get_by_role("region", name="eu-shops").get_by_role("row", name="errors")
         for _ in range(6):
@@ -200,19 +204,34 @@ async def test_what_stands_in_a_cluster_is_never_read_as_html(chromium: Browser)
 
 
 CONTRAST = """() => {
-  const probe = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgb = (colour) => { probe.clearRect(0, 0, 1, 1); probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1); return [...probe.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3]) return c; } return "white"; };
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const luminance = (colour) => {
+    const [r, g, b] = rgba(colour).map((v) => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (rgba(colour)[3]) return colour;
+    }
+    return "white";
+  };
   const low = [];
   for (const e of document.querySelectorAll("body *")) {
     const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     if (!text || !e.getClientRects().length || e.closest(".unseen")) continue;
     const style = getComputedStyle(e);
-    const ink = e instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(rgb(ink)), light(rgb(ground(e)))].sort((x, y) => y - x);
-    const ratio = (a + .05) / (b + .05);
-    if (ratio < 4.5) low.push(`${e.tagName} ${e.className} ${e.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
+    const ink = luminance(e instanceof SVGElement ? style.fill : style.color);
+    const paper = luminance(ground(e));
+    const ratio = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+    if (ratio < 4.5) low.push(`${e.tagName} ${e.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
   }
   return low;
 }"""
@@ -322,12 +341,15 @@ async def test_bands_of_weights_fill_the_chart_whatever_was_seen(chromium: Brows
                   return { at: at += random(100), stable: "v1", canary, weight: canary ? random(101) : 0 };
                 });
                 const parts = stretches(points, at + random(100));
-                if (parts.some((p) => p.shares.reduce((sum, s) => sum + s.percent, 0) !== 100)) wrong.push(seed);
+                const whole = (part) => part.shares.reduce((sum, s) => sum + s.percent, 0) === 100;
+                if (!parts.every(whole)) wrong.push(seed);
                 if (parts.some((p, i) => i && p.from !== parts[i - 1].to)) wrong.push(seed);
                 const drawn = weightsChart(points, [], at, 600);
                 for (const band of drawn.querySelectorAll("rect")) {
-                  const [x, y, w, h] = ["x", "y", "width", "height"].map((n) => Number(band.getAttribute(n)));
-                  if (!(x >= 0 && y >= 0 && w > 0 && h >= 0 && x + w <= 601 && y + h <= 131)) wrong.push(seed);
+                  const [x, y, w, h] = ["x", "y", "width", "height"]
+                    .map((name) => Number(band.getAttribute(name)));
+                  const inside = x >= 0 && y >= 0 && x + w <= 601 && y + h <= 131;
+                  if (!inside || w <= 0 || h < 0) wrong.push(seed);
                 }
               }
               return wrong;

@@ -26,7 +26,7 @@ const COLUMNS = ["Name", "Namespace", "Phase", "Stable", "Canary", "Weight", "St
 /** The table of rollouts; roles are given because narrow screens lay it out as cards. */
 export function list({ models, more, problems: wrong }, search) {
   const wanted = models.filter((model) => model.name.toLowerCase().includes(search.toLowerCase()));
-  const found = wanted.length === models.length ? count(models.length + more) : `${count(wanted.length)} of ${models.length + more}`;
+  const found = wanted.length === models.length ? count(models.length + more) : `${wanted.length} of ${count(models.length + more)}`;
   const head = el("tr", { role: "row" }, COLUMNS.map((name) => el("th", { role: "columnheader", scope: "col" }, name)));
   const rows = wanted.map((model) => {
     const cell = (column, ...content) => el("td", { role: "cell", class: "brief", "data-column": column }, ...content);
