@@ -86,11 +86,12 @@ def installed() -> Path:
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
     """A browser without a window; it is told to reach nothing but this machine."""
-    program, environment = os.environ.get("KOHORT_BROWSER", ""), dict(os.environ)
+    program = os.environ.get("KOHORT_BROWSER", "")
+    environment: dict[str, str | float | bool] = {**os.environ}
     if not program:
         directory = installed()
         program = str(directory / "chromium")
-        libraries = [str(directory / "lib"), environment.get("LD_LIBRARY_PATH", "")]
+        libraries = [str(directory / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
         environment["FONTCONFIG_PATH"] = str(directory)
     # Its own sandbox needs what containers rarely give, and it sees nothing but our page.

@@ -75,9 +75,9 @@ class Simulated:
             command=cluster.command,
         )
 
-    def models(self, namespace: str) -> Iterator[Facts]:
+    def names(self, namespace: str) -> Iterator[tuple[str, str]]:
         """All of them, which are of namespace ``shop``."""
-        return (self.facts(name) for name in self.clusters if namespace in ("", "shop"))
+        return (("shop", name) for name in self.clusters if namespace in ("", "shop"))
 
     def model(self, namespace: str, name: str) -> Facts | None:
         """One of them."""

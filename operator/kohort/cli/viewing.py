@@ -37,9 +37,9 @@ class WatchedModels:
         self._pods: dict[Name, list[Resource]] = {}
         self._problems: list[str] = []
 
-    def models(self, namespace: str) -> Iterator[Facts]:
-        """Those of a namespace; of all when it is empty."""
-        return (f for f in self._facts.values() if namespace in ("", f.namespace))
+    def names(self, namespace: str) -> Iterator[Name]:
+        """Namespaces and names of the models of a namespace; of all when it is empty."""
+        return (name for name in self._facts if namespace in ("", name[0]))
 
     def model(self, namespace: str, name: str) -> Facts | None:
         """One of them."""

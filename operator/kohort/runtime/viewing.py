@@ -30,11 +30,11 @@ class CachedModels:
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
 
-    def models(self, namespace: str) -> Iterator[Facts]:
-        """Those of a namespace; of all when it is empty."""
+    def names(self, namespace: str) -> Iterator[tuple[str, str]]:
+        """Namespaces and names of the models of a namespace; of all when it is empty."""
         for model in self._caches.models:
             if namespace in ("", model.key.namespace):
-                yield facts_of(model)
+                yield model.key.namespace, model.key.name
 
     def model(self, namespace: str, name: str) -> Facts | None:
         """One of them."""

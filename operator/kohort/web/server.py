@@ -22,7 +22,7 @@ from kohort.web.files import TYPES, Files, guard
 from kohort.web.gate import Gate, Refused, Wish
 from kohort.web.seen import Seen
 from kohort.web.source import Feed, Source, Topic
-from kohort.web.stream import stream
+from kohort.web.stream import LIST_PACE_SECONDS, PACE_SECONDS, stream
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class ViewServer:
         def payload() -> bytes:
             return msgspec.json.encode(self._listed(namespace, search))
 
-        return await self._answer(request, user, wish, Topic(namespace), payload)
+        return await self._answer(request, user, wish, Topic(namespace), payload, LIST_PACE_SECONDS)
 
     async def _one(self, request: web.Request) -> web.StreamResponse:
         namespace, name = (_named(request.match_info[each]) for each in ("namespace", "name"))
@@ -152,12 +152,10 @@ class ViewServer:
         return await self._answer(request, user, wish, Topic(namespace, name), payload)
 
     def _listed(self, namespace: str, search: str) -> Listed:
-        found = sorted(
-            (f for f in self._source.models(namespace) if search in f.name.lower()),
-            key=lambda facts: (facts.namespace, facts.name),
-        )
+        found = sorted(n for n in self._source.names(namespace) if search in n[1].lower())
+        first = [self._source.model(*name) for name in found[:MOST_ROWS]]
         return Listed(
-            [self._row(facts) for facts in found[:MOST_ROWS]],
+            [self._row(facts) for facts in first if facts],
             max(0, len(found) - MOST_ROWS),
             self._source.problems(),
         )
@@ -189,6 +187,7 @@ class ViewServer:
         wish: Wish,
         topic: Topic,
         payload: Callable[[], bytes | None],
+        pace: float = PACE_SECONDS,
     ) -> web.StreamResponse:
         """Once as JSON, or again and again as events if the person asks for those."""
         if EVENT_STREAM not in request.headers.get("Accept", ""):
@@ -211,7 +210,7 @@ class ViewServer:
             guard(response)
             await response.prepare(request)
             with contextlib.suppress(TimeoutError, ConnectionError):
-                await stream(response, payload, changed, recheck, self._stopping)
+                await stream(response, payload, changed, recheck, self._stopping, pace)
             return response
 
     @contextlib.contextmanager

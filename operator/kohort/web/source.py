@@ -13,8 +13,8 @@ from kohort.view.rollout import Facts, PodView
 class Source(Protocol):
     """The models as last seen; asking costs nobody a call."""
 
-    def models(self, namespace: str) -> Iterable[Facts]:
-        """Those of a namespace; of all when it is empty."""
+    def names(self, namespace: str) -> Iterable[tuple[str, str]]:
+        """Namespaces and names of the models of a namespace; of all when it is empty."""
 
     def model(self, namespace: str, name: str) -> Facts | None:
         """One of them."""

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-PACE_SECONDS = 0.5  # between two events, whatever changes
+# Between two events, whatever changes; where there are thousands of models, something always does.
+PACE_SECONDS, LIST_PACE_SECONDS = 0.5, 2.0
 TICK_SECONDS = 5.0  # durations in sentences go on even if nothing happens
 QUIET_SECONDS = 15.0  # then a comment shows that the connection stands
 WRITE_SECONDS = 10.0
@@ -23,6 +24,7 @@ async def stream(
     changed: asyncio.Event,
     recheck: Callable[[], Awaitable[str]],
     stopping: asyncio.Event,
+    pace: float,
 ) -> None:
     """Sends events until the person goes, what they look at is gone, or ``recheck`` says why not on.
 
@@ -50,8 +52,8 @@ async def stream(
         elif now - spoke >= QUIET_SECONDS:
             await _write(response, b":\n\n")
             spoke = now
-        await _either(changed, stopping, TICK_SECONDS)
-        await asyncio.sleep(PACE_SECONDS)
+        await _first_of(TICK_SECONDS, changed, stopping)
+        await _first_of(pace, stopping)
     await _write(response, _event("restarting", b"{}"))
 
 
@@ -64,9 +66,9 @@ async def _write(response: web.StreamResponse, content: bytes) -> None:
         await response.write(content)
 
 
-async def _either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+async def _first_of(seconds: float, *events: asyncio.Event) -> None:
     """Until one of them is set, or time is up."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -94,20 +94,23 @@ function weights(cohort, model, width) {
 }
 
 function evidence(cohort) {
-  if (!cohort.evidence.length) return null;
-  const rows = cohort.evidence.map((metric) => el("tr", { "data-key": metric.metric, role: "row" },
+  const metrics = cohort.evidence;
+  if (!metrics.length) return null;
+  const lines = metrics.some((metric) => metric.borders.length); // none once a rollout is over
+  const untold = (metric) => (cohort.why.includes(metric.message) ? "" : metric.message);
+  const columns = ["Metric", "Verdict", "Counted, canary vs stable", lines && "Towards its borders", metrics.some(untold) && "What is seen"].filter(Boolean);
+  const rows = metrics.map((metric) => el("tr", { "data-key": metric.metric, role: "row" },
     el("th", { scope: "row", role: "rowheader" }, metric.metric, metric.watched ? el("div", { class: "aside" }, "only watched: decides nothing") : null),
     el("td", { role: "cell", "data-column": "Verdict" }, word(metric.verdict)),
     el("td", { role: "cell", class: "figure", "data-column": "Counted" }, counted(metric)),
-    el("td", { role: "cell", "data-column": "Towards its borders" }, el("div", { class: "trails" }, metric.borders.map(trail))),
-    el("td", { role: "cell", class: "message" }, cohort.why.includes(metric.message) ? "" : metric.message)));
-  const began = cohort.evidence.map((metric) => metric.began).find(Boolean);
+    lines ? el("td", { role: "cell", "data-column": "Towards its borders" }, el("div", { class: "trails" }, metric.borders.map(trail))) : null,
+    metrics.some(untold) ? el("td", { role: "cell", class: "message" }, untold(metric)) : null));
+  const began = metrics.map((metric) => metric.began).find(Boolean);
   return el("div", { "data-key": "evidence" },
     el("h3", {}, "Evidence"),
-    el("div", { class: "wide" }, el("table", { class: "cards", role: "table" },
-      el("caption", {}, `Each line runs ${began ? `from ${began}, when the analysis began,` : "from the begin of the analysis"} to now; the dashed line is its border.`),
-      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Metric", "Verdict", "Counted, canary vs stable", "Towards its borders", "What is seen"].map((name) =>
-        el("th", { scope: "col", role: "columnheader" }, name)))),
+    el("div", { class: "wide" }, el("table", { class: "cards", role: "table", "aria-label": `Evidence of ${cohort.name}` },
+      lines ? el("caption", {}, `Each line runs ${began ? `from ${began}, when the analysis began,` : "from the begin of the analysis"} to now; the dashed line is its border.`) : null,
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, columns.map((name) => el("th", { scope: "col", role: "columnheader" }, name)))),
       el("tbody", { role: "rowgroup" }, rows))));
 }
 
@@ -142,7 +145,7 @@ function revisions(model) {
   return el("section", { "aria-labelledby": "revisions", "data-key": "revisions" },
     el("h2", { id: "revisions" }, "Revisions"),
     model.revisions.map((each) => el("div", { "data-key": each.label },
-      el("h3", {}, `${each.label} `, el("span", { class: each.ready >= each.wanted ? "good" : "care" }, `${each.ready} of ${each.wanted} ready`),
+      el("h3", {}, `${each.label} `, el("span", { class: each.ready >= each.wanted ? "good" : "care" }, each.wanted || each.ready ? `${each.ready} of ${each.wanted} ready` : "no pods"),
         each.roles.length ? el("span", { class: "aside" }, ` ${each.roles.join(", ")}`) : null),
       el("p", { class: "mono" }, each.uri),
       each.problem ? el("p", { class: "care" }, each.problem) : null,
