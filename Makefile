@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 VENV_TORCH := $(VENV)-torch
 
-.PHONY: demo test test-torch hunt lint unit generate manifests docs clean
+.PHONY: demo test test-torch hunt lint unit generate manifests docs pictures clean
 
 demo: $(VENV)/.ready ## A real rollout on a local control plane, watched live
 	@$(BIN)/kohort-local demo $(ARGS)
@@ -65,6 +65,9 @@ manifests: $(VENV)/.ready ## The chart as plain YAML in dist/kohort.yaml
 docs: $(VENV)/.ready ## The pages as a site in dist/site; what leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "dist/site/index.html"
+
+pictures: $(VENV)/.ready ## The pictures of the web view in docs/, in a real browser
+	@$(BIN)/python -m tests.bench.screenshots docs/pictures
 
 clean: ## Remove this checkout's environment
 	@rm -rf $(VENV) $(VENV_TORCH)

@@ -20,10 +20,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from kohort.cli.changes import changes
 from kohort.cli.tree import tree
-from kohort.cli.view import ModelView, model_view
 from kohort.contract import API_VERSION, LABEL_MODEL, PLURAL
+from kohort.view.changes import changes
+from kohort.view.rollout import ModelView, model_view
 from kohort_local import story
 from kohort_local.cluster import Cluster
 from kohort_local.install import Installation, images, install

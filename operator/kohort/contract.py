@@ -45,6 +45,7 @@ PORT_SERVER = 8080  # model server: Open Inference Protocol and /metrics
 PORT_GATEWAY = 8080  # gateway: clients
 PORT_GATEWAY_STATUS = 8081  # gateway: /ready and /stats/prometheus, read-only
 PORT_OPERATOR_ROUTES = 18000  # operator: delta ADS over mutual TLS
+PORT_OPERATOR_VIEW = 8443  # operator: the web view, over TLS, where it is switched on
 PORT_OPERATOR_STATUS = 8081  # operator: /healthz, /readyz, /metrics
 
 # Weights are counted in units of which every slot has the same number, so that any whole percentage

@@ -66,6 +66,7 @@ MATRIX: dict[str, Json] = {
         "watchNamespaces": [SHOP],
         "modelNames": {"enabled": True},
         "gatewayAPI": {"enabled": True},
+        "view": {"enabled": True, "from": PEERS},
         "prometheus": {"urls": ["http://prometheus:9090"], "secretNames": ["reader"]},
         "networkPolicy": {"enabled": True},
         "monitoring": {
@@ -207,6 +208,8 @@ def test_the_same_goes_for_the_pod_that_tests_it(helm: Helm, kubectl: Kubectl) -
         {"gateway": {"service": {"type": "ExternalName"}}},
         {"watchNamespaces": ["Shop"]},
         {"watchNamespaces": "shop"},
+        {"view": {"enabled": "yes"}},
+        {"view": {"port": 8443}},
     ],
 )
 def test_values_that_make_no_sense_are_refused_by_name(helm: Helm, values: Json) -> None:
@@ -248,6 +251,7 @@ def test_a_pod_that_drains_is_given_the_time(helm: Helm) -> None:
         ({}, {"models"}),
         ({"modelNames": {"enabled": True}}, {"models", "names"}),
         ({"gatewayAPI": {"enabled": True}}, {"models", "gateway-api"}),
+        ({"view": {"enabled": True}}, {"models", "view"}),
     ],
 )
 def test_flags_and_permissions_are_asked_for_together(
@@ -265,6 +269,24 @@ def test_flags_and_permissions_are_asked_for_together(
     }
     assert ("--gateway-service" in flags) == ("names" in concerns)
     assert ("--gateway-api" in flags) == ("gateway-api" in concerns)
+    assert ("--view-port" in flags) == ("view" in concerns)
+
+
+def test_the_view_has_a_port_and_a_service_only_where_it_is_switched_on(helm: Helm) -> None:
+    for enabled in (False, True):
+        objects = helm.render(
+            NAMESPACE,
+            {"view": {"enabled": enabled, "from": PEERS}, "networkPolicy": {"enabled": True}},
+        )
+        text = encoded(*objects)
+        assert ("https-view" in text) == enabled
+        assert ("kohort-view" in [s["metadata"]["name"] for s in of("Service", objects)]) == enabled
+        assert ("tokenreviews" in text) == enabled
+        policy = next(
+            p for p in of("NetworkPolicy", objects) if p["metadata"]["name"] == "kohort-operator"
+        )
+        rules = [r for r in policy["spec"]["ingress"] if r["ports"] == [{"port": "https-view"}]]
+        assert [r["from"] for r in rules] == [PEERS] * enabled
 
 
 @pytest.fixture(scope="module")

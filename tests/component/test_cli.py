@@ -19,8 +19,8 @@ from msgspec import yaml
 from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
 from kohort.cli import cluster as cli
 from kohort.cli.sending import SendingError, send
-from kohort.cli.view import Resource
 from kohort.contract import GROUP, PLURAL
+from kohort.view.rollout import Resource
 from kohort_local.cluster import Cluster
 from tests.component.operator_parts import Kubectl, eventually
 from tests.unit.cli_samples import RESOURCES

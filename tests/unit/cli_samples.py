@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import yaml
 from rich.console import Console, RenderableType
 
-from kohort.cli.view import ModelView, model_view
 from kohort.contract import LABEL_REVISION
+from kohort.view.rollout import ModelView, model_view
 
 NOW = datetime(2026, 11, 24, 10, 42, tzinfo=UTC)
 RESOURCES: dict[str, Any] = yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())

@@ -154,7 +154,9 @@ def test_ports_and_secrets_are_the_contracts() -> None:
         contract.PORT_GATEWAY_STATUS,
         contract.PORT_OPERATOR_ROUTES,
         contract.PORT_OPERATOR_STATUS,
+        contract.PORT_OPERATOR_VIEW,
     }
+    assert f"--view-port={contract.PORT_OPERATOR_VIEW}\n" in TEMPLATES
     assert re.findall(r"secretName: (\S+)}", TEMPLATES) == [permissions.GATEWAY_SECRET]
     assert f"port: {contract.PORT_OPERATOR_ROUTES}\n" in TEMPLATES
 

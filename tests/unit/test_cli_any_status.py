@@ -23,13 +23,13 @@ from kohort.api.status import (
     Tally,
     Verdict,
 )
-from kohort.cli.changes import changes
 from kohort.cli.history import history, pages
 from kohort.cli.tree import ModelList, tree
-from kohort.cli.view import ViewError, model_view
-from kohort.cli.why import why
-from kohort.cli.words import clean
 from kohort.contract import LABEL_REVISION
+from kohort.view.changes import changes
+from kohort.view.rollout import ViewError, model_view
+from kohort.view.why import why
+from kohort.view.words import clean
 from tests.unit.cli_samples import NOW, pod, printed
 
 texts = st.text(max_size=60)

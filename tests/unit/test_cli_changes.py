@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from kohort.cli.changes import changes
 from kohort.cli.cluster import ClusterError
-from kohort.cli.view import ModelView, Resource, model_view
 from kohort.cli.watching import Scene, news, page, scenes, trouble
+from kohort.view.changes import changes
+from kohort.view.rollout import ModelView, Resource, model_view
 from tests.unit.cli_samples import NOW, RESOURCES, pod, printed, view_of
 
 SINGLES = 1  # the cohort of the sample that is being analyzed

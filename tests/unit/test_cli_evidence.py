@@ -10,7 +10,8 @@ from msgspec import structs
 from rich.cells import cell_len
 
 from kohort.api.status import CohortPhase, Status
-from kohort.cli.evidence import ASCII, BLOCKS, Sheet, rows
+from kohort.cli.evidence import ASCII, BLOCKS, Sheet
+from kohort.view.borders import rows
 from tests.unit.cli_samples import printed
 from tests.unit.plan_simulation import model, serving
 

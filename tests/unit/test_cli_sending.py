@@ -13,7 +13,7 @@ from kohort.api.command import ANNOTATION_COMMAND, Command, Verb, parse_command
 from kohort.cli.main import parser
 from kohort.cli.sending import SendingError, answer
 from kohort.cli.verbs import asked, outcome
-from kohort.cli.view import spoken, waiting
+from kohort.view.rollout import spoken, waiting
 from tests.unit.cli_samples import RESOURCES
 
 MINE = Command(verb=Verb.PAUSE, cohort="staff", by="anna", why="too early", id="1")

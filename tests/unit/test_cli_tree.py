@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from kohort.analysis.wording import pairs_message
 from kohort.api.status import Tally
 from kohort.cli.tree import ModelList, tree
-from kohort.cli.view import model_view, pod_view
+from kohort.view.rollout import model_view, pod_view
 from tests.unit.cli_samples import NOW, RESOURCES, pod, printed, view_of
 
 PODS = (

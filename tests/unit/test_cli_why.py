@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kohort.cli.tree import tree
-from kohort.cli.view import model_view
-from kohort.cli.why import why, why_cohort
+from kohort.view.rollout import model_view
+from kohort.view.why import why, why_cohort
 from tests.unit.cli_samples import NOW, RESOURCES, printed, view_of
 
 TOLD = {

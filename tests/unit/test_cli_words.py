@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kohort.cli.words import (
+from kohort.view.words import (
     age,
     clean,
     clock,

@@ -55,6 +55,12 @@ PROMETHEUS_RULES: list[Rule] = [
     _rule("", "secrets", "get", names=("named-by-the-chart",)),
 ]
 
+# Besides, with --view-port: who asks to see something, and whether they may. Reviews belong to no namespace.
+VIEW_RULES: list[Rule] = [
+    _rule("authentication.k8s.io", "tokenreviews", "create"),
+    _rule("authorization.k8s.io", "subjectaccessreviews", "create"),
+]
+
 # In the operator's own namespace. "create" cannot be limited by name.
 FLEET_RULES: list[Rule] = [
     _rule("", "pods", "list", "watch"),
@@ -81,6 +87,7 @@ CONCERNS: dict[str, list[Rule]] = {
     "names": NAME_RULES,
     "gateway-api": GATEWAY_API_RULES,
     "prometheus": PROMETHEUS_RULES,
+    "view": VIEW_RULES,
     "fleet": FLEET_RULES,
     "lease": LEASE_RULES,
     "certificates": CERTIFICATE_RULES,

@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import urllib3
 from kubernetes import client, config, watch
 
-from kohort.cli.view import Resource
 from kohort.contract import API_VERSION, GROUP, LABEL_MODEL, PLURAL
+from kohort.view.rollout import Resource
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 WATCH_SECONDS = 240  # then listed again: a missed event shows up at the latest after this time
@@ -183,12 +183,17 @@ class Cluster:
         only = {"field_selector": f"metadata.name={name}"} if name else {}
         yield from self._watched(call, *arguments, seconds=seconds, **only)
 
-    def watch_pods(self, name: str) -> Iterator[list[Resource]]:
-        """The pods of one model after every change; ends after a while."""
-        selector = f"{LABEL_MODEL}={name}"
-        yield from self._watched(
-            self._core.list_namespaced_pod, self.namespace, label_selector=selector
-        )
+    def watch_pods(self, name: str | None, everywhere: bool = False) -> Iterator[list[Resource]]:
+        """The pods of one model, or of all, after every change; ends after a while."""
+        selector = f"{LABEL_MODEL}={name}" if name else LABEL_MODEL
+        if everywhere:
+            yield from self._watched(
+                self._core.list_pod_for_all_namespaces, label_selector=selector
+            )
+        else:
+            yield from self._watched(
+                self._core.list_namespaced_pod, self.namespace, label_selector=selector
+            )
 
     def _models(self, everywhere: bool) -> tuple[Callable[..., Any], tuple[str, ...]]:
         version = API_VERSION.split("/")[1]

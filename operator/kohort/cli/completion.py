@@ -9,7 +9,7 @@ from typing import Any
 
 from kohort.cli.cluster import Cluster, ClusterError, contexts
 from kohort.cli.options import add_command
-from kohort.cli.view import Resource, ViewError, read_status
+from kohort.view.rollout import Resource, ViewError, read_status
 
 PROGRAM = "kubectl-kohort"
 ASK = "__complete"

@@ -16,8 +16,8 @@ from kohort.api.status import EngineStatus, EngineTable, ParityResult, Status
 from kohort.cli.cluster import not_found
 from kohort.cli.options import add_command, connect
 from kohort.cli.terminal import print_data, show
-from kohort.cli.view import ViewError, read_status, roles
-from kohort.cli.words import clean, uri_tail
+from kohort.view.rollout import ViewError, read_status, roles
+from kohort.view.words import clean, uri_tail
 
 WIDE = 110  # columns from which on all figures are shown
 _ANSWERS = {ParityResult.SAME: ("same", "green"), ParityResult.DIFFERS: ("differ", "bold red")}

@@ -15,8 +15,8 @@ from rich.text import Text
 from kohort.api.status import Decision, Status
 from kohort.cli.options import add_command, connect
 from kohort.cli.terminal import now, print_data, show, terminal
-from kohort.cli.view import Resource, read_status
-from kohort.cli.words import clean, clock, parse_time, uri_tail
+from kohort.view.rollout import Resource, read_status
+from kohort.view.words import clean, clock, parse_time, uri_tail
 
 KOHORT = "Kohort"  # who decides when no person does
 _ENDED = {

@@ -14,8 +14,8 @@ from kohort.cli import schema
 from kohort.cli.advice import advice
 from kohort.cli.documents import Document, DocumentError, read
 from kohort.cli.options import add_command
-from kohort.cli.words import plural
 from kohort.contract import API_VERSION
+from kohort.view.words import plural
 
 ERROR, ADVICE = "error", "advice"
 

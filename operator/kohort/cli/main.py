@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kohort.api.command import CommandError
-from kohort.cli import completion, engines, evidence, history, lint, preview, show, verbs
+from kohort.cli import completion, engines, evidence, history, lint, preview, show, verbs, viewing
 from kohort.cli.cluster import ClusterError
 from kohort.cli.documents import DocumentError
 from kohort.cli.options import cluster_options
 from kohort.cli.sending import SendingError
 from kohort.cli.terminal import degrade
-from kohort.cli.view import ViewError
+from kohort.view.rollout import ViewError
 
 INTERRUPTED = 130  # as a shell counts SIGINT
 REFUSALS = (ClusterError, ViewError, CommandError, SendingError, DocumentError)
-FAMILIES = (show, evidence, engines, verbs, history, preview, lint, completion)
+FAMILIES = (show, viewing, evidence, engines, verbs, history, preview, lint, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

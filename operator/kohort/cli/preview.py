@@ -33,8 +33,8 @@ from kohort.cli.options import add_command
 from kohort.cli.previewing import report
 from kohort.cli.room import room_told
 from kohort.cli.terminal import show
-from kohort.cli.view import Resource, read_status
 from kohort.contract import API_VERSION
+from kohort.view.rollout import Resource, read_status
 
 ROLLS_OUT = 2  # the exit code that tells CI that a rollout would start
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"

@@ -18,8 +18,8 @@ from kohort.api.status import Status
 from kohort.cli.differences import Difference, differences
 from kohort.cli.foresight import PROVEN, Foresight
 from kohort.cli.proofs import least_requests, traffic
-from kohort.cli.words import duration, plural
 from kohort.plan.revisions import revision_data
+from kohort.view.words import duration, plural
 
 
 def report(

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from kohort.api.spec import GPU
 from kohort.cli.cluster import Cluster, ForbiddenError
-from kohort.cli.view import Resource
-from kohort.cli.words import plural
 from kohort.contract import LABEL_GPU_PRODUCT
+from kohort.view.rollout import Resource
+from kohort.view.words import plural
 
 
 def room_told(cluster: Cluster, gpu: GPU | None) -> str:

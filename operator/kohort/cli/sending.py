@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kohort.api.command import ANNOTATION_COMMAND, Command, command_id, parse_command
 from kohort.cli.cluster import Cluster, ConflictError, NotFoundError
-from kohort.cli.view import Resource, command_line, read_status, waiting
+from kohort.view.rollout import Resource, command_line, read_status, waiting
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from kohort.cli.cluster import Cluster, ForbiddenError, not_found
 from kohort.cli.options import add_command, connect
 from kohort.cli.terminal import now, print_data, print_prose, show, terminal
 from kohort.cli.tree import ModelList, tree
-from kohort.cli.view import ModelView, Resource, ViewError, model_view
 from kohort.cli.watching import follow
-from kohort.cli.why import why, why_cohort
+from kohort.view.rollout import ModelView, Resource, ViewError, model_view
+from kohort.view.why import why, why_cohort
 
 
 def add_commands(commands: Any, shared: list[argparse.ArgumentParser]) -> None:

@@ -16,10 +16,11 @@ from rich.tree import Tree
 
 from kohort.analysis.mirroring import METRIC as MIRROR
 from kohort.analysis.wording import figures
-from kohort.api.analysis import MetricName
-from kohort.api.status import CommandStatus, Evidence
-from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import age, asked_by, clock, parse_time, plural, share, uri_tail
+from kohort.api.status import Evidence
+from kohort.view.figures import counted
+from kohort.view.notes import Tone, notes
+from kohort.view.rollout import CohortView, ModelView, PodView, RevisionView, distinct
+from kohort.view.words import age, asked_by, clock, parse_time, plural, uri_tail
 
 WIDTH_OF_MESSAGES = 100  # a list has messages from this width on
 MOST_PODS = 8  # of one revision; those that are not ready come first
@@ -48,6 +49,15 @@ STYLES = {
     "RolledBack": "bold red",
     "Degraded": "bold red",
     "Fail": "bold red",
+}
+
+
+TONES = {
+    Tone.PLAIN: "",
+    Tone.ASIDE: "dim",
+    Tone.CARE: "yellow",
+    Tone.HELD: "bold yellow",
+    Tone.REFUSED: "red",
 }
 
 
@@ -137,21 +147,17 @@ class Layout:
 
     def evidence(self, evidence: Evidence) -> Text:
         """``errors  11/402 vs 9/3,611 failed (2.7% vs 0.25%)  Insufficient``."""
-        canary, stable = evidence.canary, evidence.stable
         line = Text(f"{evidence.metric}  ")
         if evidence.metric == MIRROR:
             # Both arms have the same requests: what counts is on which of them one failed alone.
             return line.append(f"{evidence.message}  ").append_text(_word(evidence.verdict))
-        if canary.requests or stable.requests:
-            line.append(f"{canary.failed:,}/{canary.requests:,}", "bold")
-            kind = "failed" if evidence.metric in set(MetricName) else "bad"
-            kind = kind if evidence.slow_from is None else f"from {evidence.slow_from:,} ms"
-            line.append(f" vs {stable.failed:,}/{stable.requests:,} {kind}")
+        told = counted(evidence)
+        if told.canary:
+            line.append(told.canary, "bold").append(f" vs {told.stable}")
         else:
             line.append("no request counted yet", "dim")
-        if canary.requests > 0 and stable.requests > 0:
-            shares = (share(arm.failed, arm.requests) for arm in (canary, stable))
-            line.append(f" ({' vs '.join(shares)})", "dim")
+        if told.shares:
+            line.append(f" ({told.shares})", "dim")
         line.append("  ").append_text(_word(evidence.verdict))
         return line.append("  watched", "dim") if evidence.watched else line
 
@@ -231,15 +237,14 @@ class ModelList:
 
 
 def _row(view: ModelView) -> list[Text]:
-    rolling = [cohort for cohort in view.cohorts if cohort.canary]
     return [
         Text(view.namespace),
         Text(view.name),
         _word(view.phase),
-        Text(_distinct(c.stable for c in view.cohorts)),
-        Text(_distinct(c.canary for c in rolling)),
-        Text(_distinct(f"{c.weight}%" for c in rolling)),
-        Text(_distinct(c.step_text for c in rolling)),
+        Text(distinct(c.stable for c in view.cohorts)),
+        Text(distinct(c.canary for c in view.rolling)),
+        Text(distinct(f"{c.weight}%" for c in view.rolling)),
+        Text(distinct(c.step_text for c in view.rolling)),
         Text(f"{view.ready}/{view.wanted}"),
         Text(age((view.now - view.created).total_seconds()) if view.created else ""),
         Text(view.message, no_wrap=True, overflow="ellipsis"),
@@ -258,31 +263,7 @@ def _without_figures(cohort: CohortView) -> str:
 
 
 def _notes(view: ModelView) -> list[Text]:
-    notes = [Text(view.own_message)] if view.own_message else []
-    if not view.seen:
-        notes.append(Text("The operator has not taken in the latest spec yet.", "yellow"))
-    if view.held:
-        since = f" since {clock(view.paused_since, view.now)}" if view.paused_since else ""
-        notes.append(Text(f"held{since}, until kubectl kohort resume {view.name}", "bold yellow"))
-    if view.instead_of:
-        told = (
-            f"a person undid {view.instead_of}, which the spec asks for, and wants {view.desired}"
-        )
-        notes.append(Text(told, "yellow"))
-    if view.waiting:
-        notes.append(Text(f"waits for Kohort to {view.waiting}", "yellow"))
-    elif view.command:
-        notes.append(_newest_command(view.command, view.now))
-    return notes
-
-
-def _newest_command(command: CommandStatus, now: datetime) -> Text:
-    """``pause staff at 10:41:07: staff is held (asked for by anna)``; refused ones stand out."""
-    at = parse_time(command.at)
-    told = f"{command.line}{f' at {clock(at, now)}' if at else ''}"
-    if command.accepted:
-        return Text(f"{told}: {command.message}", "dim")
-    return Text(f"{told}: refused: {command.message}", "red")
+    return [Text(note.text, TONES[note.tone]) for note in notes(view)]
 
 
 def _last_wish(cohort: CohortView, now: datetime) -> list[Text]:
@@ -293,12 +274,6 @@ def _last_wish(cohort: CohortView, now: datetime) -> list[Text]:
     at = parse_time(newest.at)
     told = f"{newest.action}{f' at {clock(at, now)}' if at else ''}"
     return [Text(f"{told}{asked_by(newest.by, newest.why)}", "dim")]
-
-
-def _distinct(values: Iterable[str]) -> str:
-    """Each value once, of many the first three."""
-    each = list(dict.fromkeys(filter(None, values)))
-    return ",".join(each if len(each) <= 3 else [*each[:3], ".."])
 
 
 def _state(pod: PodView) -> str:

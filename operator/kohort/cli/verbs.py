@@ -10,12 +10,12 @@ from typing import Any
 
 from kohort.api.command import ALL, FOR_ALL_COHORTS, NEXT, Command, Verb
 from kohort.api.quantity import DURATION_PATTERN, seconds
-from kohort.cli.changes import place
 from kohort.cli.options import add_command, connect
 from kohort.cli.sending import Answer, SendingError, await_answer, send
 from kohort.cli.terminal import now
-from kohort.cli.view import CohortView, ModelView, model_view
-from kohort.cli.words import clean, stopped
+from kohort.view.changes import place
+from kohort.view.rollout import CohortView, ModelView, model_view
+from kohort.view.words import clean, stopped
 
 LONGEST_NAME = 256  # of who asked, as status keeps it
 

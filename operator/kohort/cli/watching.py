@@ -14,11 +14,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from kohort.cli.changes import changes
 from kohort.cli.cluster import Cluster, ClusterError
 from kohort.cli.tree import ModelList, tree
-from kohort.cli.view import ModelView, Resource, model_view
-from kohort.cli.words import clock, stopped
+from kohort.view.changes import changes
+from kohort.view.rollout import ModelView, Resource, model_view
+from kohort.view.words import clock, stopped
 
 TICK_SECONDS = 1.0  # ages go on even if nothing happens
 SHORTEST_WAIT_SECONDS = 0.5

@@ -42,6 +42,7 @@ from kohort.runtime.routes import Publisher
 from kohort.runtime.scraper import Scraper
 from kohort.runtime.settings import Settings
 from kohort.runtime.starts import StartWatcher
+from kohort.runtime.viewing import Viewing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,8 +69,8 @@ class Operator:
             self._kube,
             server,
             settings,
-            on_model=self._routes_changed,
-            on_pods=self._routes_changed,
+            on_model=self._model_changed,
+            on_pods=self._model_changed,
             on_child=self._queue.add,
             on_gateways=self._gateways_changed,
         )
@@ -79,6 +80,7 @@ class Operator:
         )
         # A lease that is lost for a moment must not cost what slots have shown so far.
         self._slots = SlotLedger()
+        self._viewing: Viewing | None = None
         self._fleet: Fleet | None = None
         self._recorder: Recorder | None = None
         self._sink: Sink | None = None
@@ -125,6 +127,9 @@ class Operator:
                 self._publisher.begin()
                 identity = await _persistently(lambda: secrets.ensure(datetime.now(UTC)))
                 await self._routes.start(settings.listen_address, settings.routes_port, identity)
+                if settings.view_port:
+                    self._viewing = Viewing(self._caches, self._kube, identity)
+                    await self._viewing.start(settings.listen_address, settings.view_port)
                 self._serving = True
                 group.create_task(self._renew_certificates(secrets), name="certificates")
                 group.create_task(self._watch_models(), name="models")
@@ -137,6 +142,8 @@ class Operator:
                     log.warning("%s leads no more, and stands by", settings.identity)
         finally:
             await election.release()
+            if self._viewing:
+                await self._viewing.stop()
             await self._routes.stop(STOP_GRACE_SECONDS)
             await self._caches.stop()
 
@@ -260,14 +267,19 @@ class Operator:
         while True:
             await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
             try:
-                self._routes.renew(await secrets.ensure(datetime.now(UTC)))
+                identity = await secrets.ensure(datetime.now(UTC))
+                self._routes.renew(identity)
+                if self._viewing:
+                    self._viewing.renew(identity)
             except ApiError as error:
                 log.warning("Cannot renew certificates, trying again: %s", error)
 
-    def _routes_changed(self, key: ModelKey) -> None:
+    def _model_changed(self, key: ModelKey) -> None:
         # Routes first: they are what clients wait for.
         self._publisher.refresh(key)
         self._queue.add(key)
+        if self._viewing:
+            self._viewing.changed(key)
 
     def _gateways_changed(self, _: ModelKey) -> None:
         for model in self._caches.models:

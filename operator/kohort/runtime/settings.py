@@ -28,6 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     listen_address: str = "0.0.0.0"  # noqa: S104
     routes_port: int = contract.PORT_OPERATOR_ROUTES
     status_port: int = contract.PORT_OPERATOR_STATUS
+    view_port: int = 0
     scrape_interval: float = 5.0
     resync: float = 300.0
     watch_namespaces: tuple[str, ...] = ()
@@ -72,6 +73,13 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         type=int,
         default=contract.PORT_OPERATOR_STATUS,
         help="for /healthz, /readyz and /metrics",
+    )
+    option(
+        "--view-port",
+        type=int,
+        default=0,
+        help="serve the web view over TLS here; needs permission to create tokenreviews and "
+        "subjectaccessreviews (default: it is not served)",
     )
     option("--scrape-interval", type=_duration, default=5.0, help="between looks at the counters")
     option("--resync", type=_duration, default=300.0, help="between full lists of models")

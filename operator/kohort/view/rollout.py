@@ -21,8 +21,8 @@ from kohort.api.status import (
     RevisionStatus,
     Status,
 )
-from kohort.cli.words import clean, parse_time
 from kohort.contract import LABEL_REVISION
+from kohort.view.words import clean, parse_time
 
 Resource = Mapping[str, Any]
 """A Kubernetes object as the API gives it in JSON."""
@@ -125,10 +125,21 @@ class ModelView:
     revisions: tuple[RevisionView, ...]
 
     @property
+    def rolling(self) -> tuple[CohortView, ...]:
+        """The cohorts that try a revision."""
+        return tuple(cohort for cohort in self.cohorts if cohort.canary)
+
+    @property
     def own_message(self) -> str:
         """The message, unless it only strings together what the cohorts say themselves."""
         of_cohorts = any(self.message.startswith(f"{cohort.name}: ") for cohort in self.cohorts)
         return "" if of_cohorts else self.message
+
+
+def distinct(values: Iterable[str]) -> str:
+    """Each value once, of many the first three: ``v1,v2``."""
+    each = list(dict.fromkeys(filter(None, values)))
+    return ",".join(each if len(each) <= 3 else [*each[:3], ".."])
 
 
 def read_status(resource: Resource) -> Status:
@@ -142,22 +153,59 @@ def read_status(resource: Resource) -> Status:
         ) from None
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a ModelDeployment, wherever it was read.
+
+    ``stages``: the steps of the spec by cohort. ``command``: the newest one as its annotation has it.
+    """
+
+    namespace: str
+    name: str
+    generation: int
+    status: Status
+    stages: Mapping[str, tuple[Step, ...]]
+    command: str = ""
+    created: datetime | None = None
+
+
+def facts_of(resource: Resource) -> Facts:
+    """The facts of a resource.
+
+    Raises:
+        ViewError: a newer Kohort wrote a status that this one cannot read.
+    """
+    metadata = resource.get("metadata", {})
+    return Facts(
+        namespace=metadata.get("namespace", ""),
+        name=metadata.get("name", ""),
+        generation=metadata.get("generation", 0),
+        status=read_status(resource),
+        stages=_steps(resource.get("spec", {})),
+        command=command_line(resource),
+        created=parse_time(metadata.get("creationTimestamp")),
+    )
+
+
 def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> ModelView:
     """The view of a resource and those pods that carry its model's label; ``now`` is aware."""
-    metadata = resource.get("metadata", {})
-    status = read_status(resource)
-    labels = {revision.name: f"v{revision.number}" for revision in status.revisions}
-    steps = _steps(resource.get("spec", {}))
     pods_of: dict[str, list[PodView]] = {}
     for pod in pods:
         revision = pod.get("metadata", {}).get("labels", {}).get(LABEL_REVISION, "")
         pods_of.setdefault(revision, []).append(pod_view(pod))
+    return view_of(facts_of(resource), pods_of, now)
+
+
+def view_of(facts: Facts, pods_of: Mapping[str, Iterable[PodView]], now: datetime) -> ModelView:
+    """The view of a ModelDeployment and of its pods, by the name of their revision."""
+    status = facts.status
+    labels = {revision.name: f"v{revision.number}" for revision in status.revisions}
     return ModelView(
-        namespace=metadata.get("namespace", ""),
-        name=metadata.get("name", ""),
+        namespace=facts.namespace,
+        name=facts.name,
         now=now,
-        created=parse_time(metadata.get("creationTimestamp")),
-        seen=status.observed_generation >= metadata.get("generation", 0),
+        created=facts.created,
+        seen=status.observed_generation >= facts.generation,
         phase=status.phase,
         message=clean(status.message),
         desired=labels.get(status.desired, clean(status.desired)),
@@ -165,12 +213,12 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
         paused_since=parse_time(status.paused_at),
         held=status.held,
         command=_command(status.command),
-        waiting=spoken(waiting(resource)),
+        waiting=spoken(_unanswered(facts.command, status)),
         ready=status.ready_replicas,
         wanted=status.replicas,
-        cohorts=tuple(_cohort(c, steps.get(c.name, ()), labels) for c in status.cohorts),
+        cohorts=tuple(_cohort(c, facts.stages.get(c.name, ()), labels) for c in status.cohorts),
         revisions=tuple(
-            _revision(r, status, tuple(sorted(pods_of.get(r.name, []), key=_worst_first)))
+            _revision(r, status, tuple(sorted(pods_of.get(r.name, ()), key=_worst_first)))
             for r in sorted(status.revisions, key=lambda r: -r.number)
         ),
     )
@@ -178,7 +226,11 @@ def model_view(resource: Resource, pods: Iterable[Resource], now: datetime) -> M
 
 def waiting(resource: Resource) -> str:
     """The line of a command that Kohort has not answered yet; empty when there is none."""
-    line, told = command_line(resource), read_status(resource).command
+    return _unanswered(command_line(resource), read_status(resource))
+
+
+def _unanswered(line: str, status: Status) -> str:
+    told = status.command
     return line if command_id(line) != (told.id if told else "") else ""
 
 

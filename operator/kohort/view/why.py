@@ -9,8 +9,8 @@ from kohort.analysis.wording import figures
 from kohort.api.cohorts import Until
 from kohort.api.quantity import seconds
 from kohort.api.status import CohortPhase, Decision, Evidence
-from kohort.cli.view import CohortView, ModelView
-from kohort.cli.words import asked_by, clock, duration, parse_time, sentence, stopped
+from kohort.view.rollout import CohortView, ModelView
+from kohort.view.words import asked_by, clock, duration, parse_time, sentence, stopped
 
 _SETTLED = (CohortPhase.STABLE, CohortPhase.ROLLED_BACK)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from kohort.cli.view import CohortView, ModelView, PodView, RevisionView
-from kohort.cli.words import asked_by, plural
+from kohort.view.rollout import CohortView, ModelView, PodView, RevisionView
+from kohort.view.words import asked_by, plural
 
 _FIGURES = re.compile(r"\d[\d.,:]*")
 
