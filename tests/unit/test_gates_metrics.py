@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn
 from kohort_server.gates.answers import Answers, answers_of
 from kohort_server.gates.bounds import Interval, exact_lower
 from kohort_server.gates.errors import GateError
-from kohort_server.gates.metrics import MetricName, auc, average_precision, measure_of
+from kohort_server.gates.metrics import MetricName, Ranking, measure_of
 
 SEEDS = st.integers(0, 10_000)
 
@@ -56,14 +56,19 @@ def test_metrics_of_classes_are_scikit_learns(seed: int, positive: int | None) -
 def test_metrics_of_rankings_are_scikit_learns_with_ties_too(seed: int) -> None:
     answers, labels = some(seed)
     scores = answers.score_table()
+    # Each sample counts as often as its weight says.
+    weights = np.random.default_rng(seed).integers(0, 3, len(labels)).astype(float)
+    ranking = Ranking(scores, labels[:, None] == np.arange(4))
+    areas, precisions = ranking.auc(weights), ranking.average_precision(weights)
     for one in range(4):
         is_one = labels == one
-        assert auc(scores[:, one], is_one) == pytest.approx(
-            sklearn.roc_auc_score(is_one, scores[:, one])
-        )
-        assert average_precision(scores[:, one], is_one) == pytest.approx(
-            sklearn.average_precision_score(is_one, scores[:, one])
-        )
+        if not weights[is_one].any():
+            assert np.isnan(areas[one])
+            assert np.isnan(precisions[one])
+            continue
+        how = {"y_true": is_one, "y_score": scores[:, one], "sample_weight": weights}
+        assert areas[one] == pytest.approx(sklearn.roc_auc_score(**how))
+        assert precisions[one] == pytest.approx(sklearn.average_precision_score(**how))
     means = sklearn.average_precision_score(np.eye(4)[labels], scores, average="macro")
     told = value(MetricName.MEAN_AVERAGE_PRECISION, answers, labels, None)
     assert told == pytest.approx(means)

@@ -19,6 +19,7 @@ from kohort_server.gates.transforms import CHANGES, Change, Family
 
 CHUNK = 256  # pictures that are changed at once
 SEED = 8
+SLACK = 1e-3  # by which values may be out of range: of rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,21 @@ def layout_of(picture: Picture, signature: Signature, samples: Samples) -> Layou
     for told, numbers in (("mean", picture.mean), ("std", picture.std)):
         if len(numbers) not in (1, channels):
             raise GateError(f"{told} has {len(numbers)} numbers for {channels} channels")
-    layout = Layout(name, tuple(shape), height, width, channels, picture)
-    array = samples.golden.inputs[name]
+    return Layout(name, tuple(shape), height, width, channels, picture)
+
+
+def check_values(layout: Layout, array: NDArray[Any]) -> None:
+    """Raise `GateError` for pictures that are outside of their range."""
+    low, high = layout.picture.range
     for start in range(0, len(array), CHUNK):
         values = layout.pictures(array[start : start + CHUNK])
-        slack = 1e-3
-        if values.min() < -slack or values.max() > 1 + slack:
-            low, high = picture.range
-            seen = (float(edge) * (high - low) + low for edge in (values.min(), values.max()))
+        least, most = float(values.min()), float(values.max())
+        if least < -SLACK or most > 1 + SLACK:
             raise GateError(
-                f'"{name}" has values from {next(seen):g} to {next(seen):g}, outside the picture\'s range of '
-                f"{low:g} to {high:g}; correct range, mean and std"
+                f'"{layout.input}" has values from {least * (high - low) + low:g} to '
+                f"{most * (high - low) + low:g}, outside the picture's range of {low:g} to {high:g}; correct "
+                "range, mean and std"
             )
-    return layout
 
 
 def input_named(name: str, signature: Signature) -> str:
@@ -117,11 +120,7 @@ def transformed(
     Raises `GateError` where the transform does not fit, or changes none of them.
     """
     change = CHANGES[gate.transform]
-    amount = change.usual if gate.amount is None else float(gate.amount)
-    if amount is None:
-        if change.needs:
-            raise GateError(f"{gate.transform} needs an amount")
-        amount = 0.0
+    amount = float(gate.amount if gate.amount is not None else change.usual or 0.0)
     if change.family is Family.PICTURE:
         if picture is None:
             raise GateError(
@@ -130,6 +129,7 @@ def transformed(
         layout = layout_of(picture, signature, samples)
         name = layout.input
         array = samples.golden.inputs[name]
+        check_values(layout, array)
         after = changed_pictures(change, layout, array, amount)
     else:
         name = input_named(gate.input, signature)

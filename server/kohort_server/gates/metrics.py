@@ -183,37 +183,56 @@ def _ranking(name: MetricName, scores: Floats, classes: Ints, positive: int | No
     if positive is None and scores.shape[1] == 2:
         positive = 1
     wanted = np.unique(classes) if positive is None else np.array([positive])
-    one = auc if name is MetricName.AUC else average_precision
+    ranking = Ranking(scores[:, wanted], classes[:, None] == wanted)
+    each = ranking.auc if name is MetricName.AUC else ranking.average_precision
 
     def of(rows: Rows) -> float:
-        told = classes[rows]
-        values = [one(scores[rows, column], told == column) for column in wanted]
-        known = [value for value in values if np.isfinite(value)]
-        return float(np.mean(known)) if known else float("nan")
+        values = each(np.bincount(rows, minlength=len(classes)).astype(float))
+        known = values[np.isfinite(values)]
+        return float(known.mean()) if len(known) else float("nan")
 
     return Measure(name, of)
 
 
-def auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """The chance that a positive sample has a higher score than another, ties counting half."""
-    count, others = int(positive.sum()), int((~positive).sum())
-    if not count or not others:
-        return float("nan")
-    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
+class Ranking:
+    """How scores order samples: sorted once, and then judged for any weights of the samples.
+
+    ``scores``: float64 [n, classes]; ``positive``: of which class each sample is, bool [n, classes].
+    """
+
+    def __init__(self, scores: Floats, positive: NDArray[np.bool_]) -> None:
+        self._positive = positive.astype(float)
+        # Where each score is among the different ones, lowest first.
+        places = [np.unique(column, return_inverse=True)[1] for column in scores.T]
+        self._width = max(int(column.max()) for column in places) + 1
+        self._at = np.stack(places, axis=1) + np.arange(scores.shape[1]) * self._width
+
+    def _tallies(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weights of positive and of other samples at each score, [classes, scores]."""
+        classes = self._at.shape[1]
+        hits = weights[:, None] * self._positive
+        length, shape = classes * self._width, (classes, self._width)
+        places = self._at.ravel()
+        every = np.bincount(places, np.repeat(weights, classes), length).reshape(shape)
+        positive = np.bincount(places, hits.ravel(), length).reshape(shape)
+        return positive.astype(float), (every - positive).astype(float)
+
+    def auc(self, weights: Floats) -> Floats:
+        """The chance that a positive sample has a higher score than others, ties counting half, [classes]."""
+        positive, others = self._tallies(weights)
+        below = np.cumsum(others, axis=1) - others / 2
+        return _over((positive * below).sum(axis=1), positive.sum(axis=1) * others.sum(axis=1))
+
+    def average_precision(self, weights: Floats) -> Floats:
+        """The mean over positive samples of the precision at their score, equal ones together, [classes]."""
+        positive, others = (each[:, ::-1] for each in self._tallies(weights))
+        found = np.cumsum(positive, axis=1)
+        precision = _over(found, found + np.cumsum(others, axis=1))
+        gained = np.where(positive > 0, positive * precision, 0.0).sum(axis=1)
+        both = (positive.sum(axis=1) > 0) & (others.sum(axis=1) > 0)
+        return np.where(both, _over(gained, positive.sum(axis=1)), np.nan)
 
 
-def average_precision(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """The mean over positive samples of the precision at their score; equal scores come together."""
-    count = int(positive.sum())
-    if not count or count == len(positive):
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    last = np.flatnonzero(
-        np.append(np.diff(scores[order]) != 0, True)
-    )  # of each run of equal scores
-    found = hits[last]
-    gained = np.diff(found, prepend=0)
-    return float((gained * found / (last + 1)).sum() / count)
+def _over(part: Floats, whole: Floats) -> Floats:
+    """The quotient; NaN where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)

@@ -62,7 +62,8 @@ def brightness(pictures: Pictures, amount: float, seed: int) -> Pictures:
 def contrast(pictures: Pictures, amount: float, seed: int) -> Pictures:
     """Distances from each picture's mean times this."""
     mean = pictures.mean(axis=(1, 2, 3), keepdims=True)
-    return np.clip(mean + (pictures - mean) * amount, 0, 1)
+    stretched: Pictures = np.clip(mean + (pictures - mean) * amount, 0, 1)
+    return stretched
 
 
 def blur(pictures: Pictures, amount: float, seed: int) -> Pictures:

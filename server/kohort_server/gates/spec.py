@@ -121,7 +121,7 @@ class Contract(Part, frozen=True):
     output: str | None = None
 
     def __post_init__(self) -> None:
-        _sure(self.confidence)
+        _sure(self.confidence, self.at_least)
         if self.metric is MetricName.RMSE:
             if self.at_most is None or self.at_least is not None:
                 raise ValueError("RMSE is better when it is less: give atMost, and no atLeast")
@@ -186,11 +186,11 @@ class Metamorphic(Part, frozen=True):
     output: str | None = None
 
     def __post_init__(self) -> None:
-        _sure(self.confidence)
+        _sure(self.confidence, self.at_least)
         change = CHANGES[self.transform]
         if self.columns and change.family is not Family.TABLE:
             raise ValueError(f"columns are for tables, and {self.transform} is not for them")
-        if self.amount is not None:
+        if self.amount is not None or change.needs:
             change.check(self.amount)
         wanted = {
             RelationName.CLOSE_SCORES: {"tolerance"},
@@ -349,9 +349,13 @@ class Spec(Part, frozen=True):
             raise ValueError("give at most one mutation gate, beside others that ask the model")
 
 
-def _sure(confidence: float) -> None:
+def _sure(confidence: float, share: float | None = None) -> None:
     if not 0.5 < confidence < 1:
         raise ValueError("confidence must be above 50% and below 100%")
+    if share == 1:
+        raise ValueError(
+            "no number of samples shows that nothing is ever wrong: atLeast must be below 100%"
+        )
 
 
 def parse(text: bytes) -> Spec:

@@ -61,10 +61,12 @@ class Change:
     most: float = 0.0
     needs: bool = False  # an amount: none is usual
 
-    def check(self, amount: float) -> None:
+    def check(self, amount: float | None) -> None:
         """Raise `ValueError` for an amount that this transform does not take."""
         if self.usual is None and not self.needs:
             raise ValueError("this transform takes no amount")
+        if amount is None:
+            raise ValueError("this transform needs an amount")
         if not self.least <= amount <= self.most:
             raise ValueError(f"amount must be from {self.least:g} to {self.most:g}")
 
