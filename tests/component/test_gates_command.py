@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models, golden data and spec of the document."""
     folder = tmp_path_factory.mktemp("example")
     program = "import warnings\nwarnings.simplefilter('ignore')\n" + blocks("python")[0]
-    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, timeout=120)
+    # Several threads of several tests on few cores would wait for each other most of the time.
+    single = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=folder, check=True, timeout=300, env=single)
     (spec,) = [block for block in blocks("yaml") if block.startswith("# gates.yaml\n")]
     (folder / "gates.yaml").write_text(spec)
     return folder
@@ -187,6 +191,15 @@ def test_a_model_that_always_says_the_same_passes_no_relation(tmp_path: Path) ->
     status, out, _ = gates(tmp_path)
     assert status == 1
     assert "the model says 1 class only to 40 samples" in out
+
+
+def test_the_engine_that_will_serve_is_the_one_that_is_tried(tmp_path: Path) -> None:
+    linear_model(tmp_path / "model.onnx", "batch")
+    np.savez(tmp_path / "golden.npz", x=ROWS, labels=np.arange(40) % 10)
+    (tmp_path / "gates.yaml").write_text(SPEC % CONTRACT + "engine: {type: OpenVINO}\n")
+    assert gates(tmp_path, "--report", "out")[0] == 1
+    told = json.loads((tmp_path / "out/results.json").read_text())
+    assert told["engine"] == "openvino_onnx in FP32"
 
 
 def test_models_of_a_fixed_batch_and_of_none_are_asked_about_every_sample(tmp_path: Path) -> None:

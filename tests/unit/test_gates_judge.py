@@ -175,6 +175,7 @@ def report_of(gates: int, message: str = "fine", outcome: Outcome = Outcome.FAIL
                 "contract",
                 [Finding(outcome, message, "", 10, 0.5, 0.4, 0.95)],
                 "what",
+                "sha256:1",
                 [FailingSample(3, "class 1", "class 2", "1", "<night>", b"\x89PNG", b"\x89PNG")],
                 1,
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kohort_server.gates.errors import GateError
 from kohort_server.gates.spec import MAX_SPEC_BYTES, Slices, parse
@@ -19,7 +21,7 @@ def test_a_spec_says_what_is_asked_and_has_defaults() -> None:
     assert gate.contract is not None
     assert (gate.contract.at_least, gate.contract.confidence) == (0.95, 0.95)
     assert (gate.slices, gate.distinct_classes, spec.engine.type) == (Slices.NONE, 2, "ONNXRuntime")
-    assert described(gate) == "Accuracy at least 95.00%, 0.95 sure"
+    assert described(gate) == "Accuracy at least 95%, 95% sure"
 
 
 MORPH = "metamorphic: {transform: %s, atLeast: 90%%, %s}"
@@ -49,6 +51,8 @@ REFUSED = {
     "data: {drift: [{reference: {uri: r.npz}, test: PSI}]}": "atMost for PSI",
     "data: {drift: [{reference: {uri: r.npz}, test: KS, atMost: 1}]}": "atMost for PSI",
     "mutation: {atLeast: 80%}": "takes no dataset",
+    "data: {ranges: [{input: x, min: .nan}]}": "no .nan",
+    "data: {drift: [{reference: {uri: r}, test: PSI, atMost: .inf}]}": "a number",
 }
 
 
@@ -86,14 +90,60 @@ def test_a_spec_that_is_none_is_refused(text: str, told: str) -> None:
         parse(text.encode())
 
 
+WORDS = st.sampled_from(
+    [
+        "model",
+        "gates",
+        "name",
+        "dataset",
+        "uri",
+        "contract",
+        "metric",
+        "atLeast",
+        "Accuracy",
+        "95%",
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ",",
+        "-",
+        "\n",
+        '"',
+        "'",
+        "#",
+        "&",
+        "*",
+        "!",
+        "|",
+        "1",
+        ".nan",
+    ]
+)
+
+
+@given(st.lists(WORDS, max_size=30), st.integers(0, 200), st.integers(0, 200))
+def test_whatever_is_written_is_a_spec_or_is_refused(
+    words: list[str], start: int, end: int
+) -> None:
+    good = f"{START}- {{name: good, {DATA}, slices: Each, {CONTRACT}}}"
+    text = good[:start] + " ".join(words) + good[end:]
+    try:
+        told = "" if parse(text.encode()) else "nothing"
+    except GateError as error:
+        told = str(error).removeprefix("the spec")
+    assert not told or told.startswith((":", " "))
+
+
 def test_every_kind_of_gate_is_told_in_words() -> None:
     told = [
-        ("compare: {margin: 2%}", "Accuracy is worse than stable's by less than 0.02, 0.95 sure"),
+        ("compare: {margin: 2%}", "Accuracy is worse than stable's by less than 0.02, 95% sure"),
         ("compare: {metric: AUC}, slices: Each", "AUC shows no sign of being worse"),
         ("data: {}", "the golden data is as it should be"),
         (
             MORPH % ("Rotate", "amount: 10, relation: SameTop1"),
-            "after Rotate 10 the class stays the same in at least 90.00% of the samples, 0.95 sure",
+            "after Rotate 10 the class stays the same in at least 90% of the samples, 95% sure",
         ),
     ]
     for kind, words in told:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kohort_server.datatypes import BFLOAT16
 from kohort_server.gates.errors import GateError
 
 EVEN = 0.5  # from which score on a single score says yes
@@ -84,7 +85,11 @@ def answers_of(outputs: Mapping[str, NDArray[Any]], wanted: str | None = None) -
                 f'the model has no output "{wanted}"; it has: {", ".join(sorted(outputs))}'
             )
         return _one(wanted, outputs[wanted])
-    floating = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+    floating = {
+        name: array
+        for name, array in outputs.items()
+        if array.dtype.kind == "f" or array.dtype == BFLOAT16
+    }
     for some in (floating, outputs):
         if len(some) == 1:
             return _one(*next(iter(some.items())))
@@ -92,6 +97,8 @@ def answers_of(outputs: Mapping[str, NDArray[Any]], wanted: str | None = None) -
 
 
 def _one(name: str, array: NDArray[Any]) -> Answers:
+    if array.dtype == BFLOAT16:
+        array = array.astype(np.float32)
     if array.dtype.kind in "biu":
         flat = array.reshape(len(array), -1)
         if flat.shape[1] != 1:

@@ -49,18 +49,19 @@ def evaluate(gate: Gate, subject: Subject, exhibit: bool = True) -> GateResult:
     ``exhibit``: show samples that it stumbled over.
     """
     started = time.perf_counter()
-    shown = Exhibits()
+    shown, golden = Exhibits(), ""
     try:
+        assert gate.dataset is not None
+        golden = subject.golden(gate.dataset).digest
         findings = _findings(gate, subject, shown if exhibit else None)
-    except GateError as error:
-        findings = [Finding(Outcome.INVALID, str(error))]
-    except StartFailure as error:
+    except (GateError, StartFailure) as error:
         findings = [Finding(Outcome.INVALID, str(error))]
     return GateResult(
         gate.name,
         gate.kind,
         findings,
         described(gate),
+        golden,
         shown.samples,
         shown.count,
         time.perf_counter() - started,

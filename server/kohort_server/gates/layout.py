@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from kohort_server.gates.samples import Samples
 from kohort_server.gates.spec import Metamorphic, Order, Picture
 from kohort_server.gates.transforms import CHANGES, Change, Family
 
-CHUNK = 256  # pictures that are changed at once
+CHUNK_VALUES = 1 << 22  # of pictures that are changed at once: they are wide while that is done
 SEED = 8
 SLACK = 1e-3  # by which values may be out of range: of rounding
 
@@ -32,6 +33,12 @@ class Layout:
     width: int
     channels: int
     picture: Picture
+
+    def chunks(self, count: int) -> Iterator[slice]:
+        """The parts in which so many pictures are worked on: memory is bounded."""
+        some = max(1, CHUNK_VALUES // (self.height * self.width * self.channels))
+        for start in range(0, count, some):
+            yield slice(start, min(start + some, count))
 
     def pictures(self, array: NDArray[Any]) -> Pictures:
         """[n, height, width, channels] from black at 0 to white at 1; copies."""
@@ -91,8 +98,8 @@ def layout_of(picture: Picture, signature: Signature, samples: Samples) -> Layou
 def check_values(layout: Layout, array: NDArray[Any]) -> None:
     """Raise `GateError` for pictures that are outside of their range."""
     low, high = layout.picture.range
-    for start in range(0, len(array), CHUNK):
-        values = layout.pictures(array[start : start + CHUNK])
+    for some in layout.chunks(len(array)):
+        values = layout.pictures(array[some])
         least, most = float(values.min()), float(values.max())
         if least < -SLACK or most > 1 + SLACK:
             raise GateError(
@@ -156,12 +163,11 @@ def transformed(
 def changed_pictures(
     change: Change, layout: Layout, array: NDArray[Any], amount: float
 ) -> NDArray[Any]:
-    """Pictures after a transform, some at a time: they are wide while it works on them."""
+    """Pictures after a transform, some at a time."""
     after = np.empty_like(array)
-    for start in range(0, len(array), CHUNK):
-        some = layout.pictures(array[start : start + CHUNK])
-        done = change.of(some, amount, SEED + start)
-        after[start : start + CHUNK] = layout.array(done, array.dtype)
+    for some in layout.chunks(len(array)):
+        done = change.of(layout.pictures(array[some]), amount, SEED + some.start)
+        after[some] = layout.array(done, array.dtype)
     return after
 
 

@@ -137,13 +137,17 @@ def _by_class(name: MetricName, top: Ints, classes: Ints, positive: int | None) 
     value = CLASS_VALUES[name]
     wanted = np.unique(classes) if positive is None else np.array([positive])
 
+    # Each sample is of one cell of the table of labels and answers; the last row and column are others.
+    size = len(wanted) + 1
+    label, answer = (
+        np.where(np.isin(one, wanted), np.searchsorted(wanted, one), size - 1)
+        for one in (classes, top)
+    )
+    cells = label * size + answer
+
     def tallies(rows: Rows) -> tuple[Floats, Floats, Floats]:
-        predicted, labelled = top[rows, None] == wanted, classes[rows, None] == wanted
-        return (
-            (predicted & labelled).sum(axis=0).astype(float),
-            predicted.sum(axis=0).astype(float),
-            labelled.sum(axis=0).astype(float),
-        )
+        table = np.bincount(cells[rows], minlength=size * size).reshape(size, size).astype(float)
+        return np.diag(table)[:-1], table.sum(axis=0)[:-1], table.sum(axis=1)[:-1]
 
     def of(rows: Rows) -> float:
         true, predicted, labelled = tallies(rows)

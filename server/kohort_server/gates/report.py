@@ -114,7 +114,8 @@ def html(report: GatesReport) -> str:
     for gate in report.gates:
         parts.append(
             f'<h2><span class="{gate.outcome.value}">{MARKS[gate.outcome]} {gate.outcome.value}</span> '
-            f"{escape(gate.name)}</h2><p>{escape(gate.what)}</p>{_html_findings(gate)}"
+            f"{escape(gate.name)}</h2><p>{escape(gate.what)}<br><code>{gate.golden}</code></p>"
+            f"{_html_findings(gate)}"
         )
         if gate.failing:
             parts.append(f"<p>{escape(failing_told(gate))}</p>")
@@ -197,7 +198,7 @@ def markdown(report: GatesReport, keep: Callable[[str, bytes], str]) -> str:
             "",
             f"## {MARKS[gate.outcome]} {gate.name}: {gate.outcome.value}",
             "",
-            _md(gate.what),
+            f"{_md(gate.what)} {gate.golden}".strip(),
         ]
         lines += [
             "",

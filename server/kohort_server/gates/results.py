@@ -73,6 +73,7 @@ class GateResult(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     kind: str
     findings: list[Finding]
     what: str = ""  # in words, what was asked
+    golden: str = ""  # sha256:… of the golden data
     failing: list[FailingSample] = []
     failing_count: int = 0
     seconds: float = 0.0

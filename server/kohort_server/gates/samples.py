@@ -16,6 +16,7 @@ from kohort_server.gate.golden import Golden, read
 from kohort_server.gates.answers import Answers, answers_of
 from kohort_server.gates.bounds import Rows
 from kohort_server.gates.errors import GateError
+from kohort_server.model.source import digest_of
 
 LABELS = "labels"
 SLICE = "slice"
@@ -31,6 +32,7 @@ class Samples:
     golden: Golden
     labels: NDArray[Any] | None = None
     slices: NDArray[np.str_] | None = None
+    digest: str = ""  # sha256:… of the file
 
     def __len__(self) -> int:
         return self.golden.samples
@@ -82,7 +84,9 @@ def read_samples(
                     f'{path.name} has NaN or infinity in "{name}" of {flawed.sum()} samples (first: '
                     f"{flawed.argmax()}); remove them, or set missing: Allow where the model takes them"
                 )
-    return Samples(golden, _labels(path, golden.samples), _slices(path, golden.samples, slice_name))
+    labels = _labels(path, golden.samples)
+    slices = _slices(path, golden.samples, slice_name)
+    return Samples(golden, labels, slices, digest_of(path))
 
 
 def _plain(path: Path, name: str, samples: int) -> NDArray[Any] | None:

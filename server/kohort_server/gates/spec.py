@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
 from typing import Annotated, Any
@@ -93,6 +94,7 @@ class Picture(Part, frozen=True):
     std: Numbers = (1.0,)
 
     def __post_init__(self) -> None:
+        _finite(*self.range, *self.mean, *self.std)
         if not self.range[0] < self.range[1]:
             raise ValueError("range must be of a smaller and a larger number: black and white")
         if min(self.std) <= 0:
@@ -221,6 +223,9 @@ class Range(Part, frozen=True):
     values: Annotated[tuple[float, ...], Meta(max_length=MAX_LIST)] = ()
     missing: Share = Share(0.0)  # at most
 
+    def __post_init__(self) -> None:
+        _finite(*(edge for edge in (self.min, self.max) if edge is not None), *self.values)
+
 
 class Classes(Part, frozen=True):
     """How labels are spread."""
@@ -347,6 +352,11 @@ class Spec(Part, frozen=True):
         others = set(kinds) - {"mutation", "data"}
         if kinds.count("mutation") > 1 or ("mutation" in kinds and not others):
             raise ValueError("give at most one mutation gate, beside others that ask the model")
+
+
+def _finite(*numbers: float) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("numbers must be finite: no .nan and no .inf")
 
 
 def _sure(confidence: float, share: float | None = None) -> None:

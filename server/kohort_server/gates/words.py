@@ -17,8 +17,13 @@ def described(gate: Gate) -> str:
     if gate.metamorphic is not None:
         return metamorphic_told(gate.metamorphic) + each
     if gate.mutation is not None:
-        return f"the other gates notice at least {gate.mutation.at_least:.4g} of the broken models"
+        return f"the other gates notice at least {percent(gate.mutation.at_least)} of the broken models"
     return "the golden data is as it should be"
+
+
+def percent(share: float | None) -> str:
+    """A share in words."""
+    return f"{(share or 0.0) * 100:.6g}%"
 
 
 def contract_told(gate: Contract) -> str:
@@ -27,16 +32,17 @@ def contract_told(gate: Contract) -> str:
     if gate.metric is MetricName.RMSE:
         limit = f"at most {gate.at_most:.6g}"
     else:
-        limit = f"at least {gate.at_least:.2%}"
-    return f"{gate.metric}{of} {limit}, {gate.confidence:.4g} sure"
+        limit = f"at least {percent(gate.at_least)}"
+    return f"{gate.metric}{of} {limit}, {percent(gate.confidence)} sure"
 
 
 def compare_told(gate: Compare) -> str:
     """What a comparison asks for."""
     of = f" of class {gate.positive}" if gate.positive is not None else ""
     if gate.margin is None:
-        return f"{gate.metric}{of} shows no sign of being worse than stable's, {gate.confidence:.4g} sure"
-    margin = f"{gate.margin:.4g}, {gate.confidence:.4g} sure"
+        sure = f"{percent(gate.confidence)} sure"
+        return f"{gate.metric}{of} shows no sign of being worse than stable's, {sure}"
+    margin = f"{gate.margin:.4g}, {percent(gate.confidence)} sure"
     return f"{gate.metric}{of} is worse than stable's by less than {margin}"
 
 
@@ -55,8 +61,8 @@ def metamorphic_told(gate: Metamorphic) -> str:
         tolerance=gate.tolerance or 0.0, direction=(gate.direction or "").lower()
     )
     return (
-        f"after {gate.transform}{amount} {relation} in at least {gate.at_least:.2%} of the samples, "
-        f"{gate.confidence:.4g} sure"
+        f"after {gate.transform}{amount} {relation} in at least {percent(gate.at_least)} of the samples, "
+        f"{percent(gate.confidence)} sure"
     )
 
 
