@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,39 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "g.npz"
     path.write_bytes(content)
     with pytest.raises(GateError, match=r"numpy\.savez"):
+        read_samples(path, SIGNATURE, False)
+
+
+GOOD = io.BytesIO()
+np.savez_compressed(GOOD, x=np.tile(ROWS, (9, 1)), labels=np.tile(LABELS, 9))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD.getvalue()) - 1), st.integers(0, 255)), max_size=4)
+)
+def test_a_file_with_any_broken_bytes_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(GOOD.getvalue())
+    for place, byte in changes:
+        content[place] = byte
+    path = tmp_path_factory.getbasetemp() / "broken.npz"
+    path.write_bytes(content)
+    try:
+        told = f"{len(read_samples(path, SIGNATURE, False))} samples"
+    except GateError as error:
+        told = str(error)
+    assert told == "36 samples" or "broken.npz" in told
+
+
+def test_a_file_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (10**13, 2)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    path = saved(tmp_path / "g.npz", labels=LABELS)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", header.getvalue() + b"few")
+    with pytest.raises(GateError, match="plain arrays"):
         read_samples(path, SIGNATURE, False)
 
 

@@ -90,37 +90,8 @@ def test_a_spec_that_is_none_is_refused(text: str, told: str) -> None:
         parse(text.encode())
 
 
-WORDS = st.sampled_from(
-    [
-        "model",
-        "gates",
-        "name",
-        "dataset",
-        "uri",
-        "contract",
-        "metric",
-        "atLeast",
-        "Accuracy",
-        "95%",
-        "[",
-        "]",
-        "{",
-        "}",
-        ":",
-        ",",
-        "-",
-        "\n",
-        '"',
-        "'",
-        "#",
-        "&",
-        "*",
-        "!",
-        "|",
-        "1",
-        ".nan",
-    ]
-)
+KEYS = st.sampled_from(["model", "gates", "name", "dataset", "uri", "contract", "Accuracy", "95%"])
+WORDS = KEYS | st.sampled_from("[]{}:,-\n\"'#&*!|1")
 
 
 @given(st.lists(WORDS, max_size=30), st.integers(0, 200), st.integers(0, 200))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from kohort_server.engine.interface import Engine, Signature
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import Golden, read
+from kohort_server.gate.golden import UNREADABLE, Golden, read
 from kohort_server.gates.answers import Answers, answers_of
 from kohort_server.gates.bounds import Rows
 from kohort_server.gates.errors import GateError
@@ -94,7 +93,7 @@ def _plain(path: Path, name: str, samples: int) -> NDArray[Any] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             array: NDArray[Any] | None = file[name] if name in file.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise GateError(
             f'{path.name}: "{name}" is not a plain array of numpy ({error}); save it as numbers or text'
         ) from error
