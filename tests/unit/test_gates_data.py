@@ -19,10 +19,10 @@ from kohort_server.gate.golden import Golden
 from kohort_server.gates.data import check
 from kohort_server.gates.drift import chi_squared_chance, ks_chance, ks_distance, psi
 from kohort_server.gates.errors import GateError
+from kohort_server.gates.quantities import Amount, Share
 from kohort_server.gates.results import Finding, Outcome
 from kohort_server.gates.samples import Samples, read_samples
 from kohort_server.gates.spec import (
-    Amount,
     Classes,
     Data,
     Drift,
@@ -30,7 +30,6 @@ from kohort_server.gates.spec import (
     Duplicates,
     File,
     Range,
-    Share,
 )
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 3)),))

@@ -19,16 +19,15 @@ from kohort_server.gates.answers import answers_of
 from kohort_server.gates.errors import GateError
 from kohort_server.gates.layout import changed_table, layout_of, transformed
 from kohort_server.gates.png import MOST_SIDE, png
+from kohort_server.gates.quantities import Amount, Share
 from kohort_server.gates.relations import holds
 from kohort_server.gates.samples import Samples
 from kohort_server.gates.spec import (
-    Amount,
     Direction,
     Metamorphic,
     Order,
     Picture,
     RelationName,
-    Share,
 )
 from kohort_server.gates.transforms import CHANGES, Family, TransformName
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import yaml
@@ -14,36 +13,12 @@ from msgspec import Meta, field
 from kohort_server.gates.bounds import Interval
 from kohort_server.gates.errors import GateError
 from kohort_server.gates.metrics import MetricName
+from kohort_server.gates.quantities import Amount, Share, read_number
 from kohort_server.gates.transforms import CHANGES, Family, TransformName
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_GATES = 32
 MAX_LIST = 256
-NUMBER = re.compile(r"([+-]?\d{1,12}(?:\.\d{1,12})?)(%?)")
-
-
-class Share(float):
-    """A share in [0, 1], written as a percentage: 99.5%."""
-
-
-class Amount(float):
-    """A number, or a percentage: 10, "1.5" or 20%."""
-
-
-def read_number(kind: type[Any], value: Any) -> Any:
-    """A share or an amount; raises `ValueError`, which msgspec tells with its place."""
-    if kind not in (Share, Amount):
-        raise NotImplementedError(kind)
-    if kind is Amount and isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:.12f}".rstrip("0").rstrip(".")
-    match = NUMBER.fullmatch(value) if isinstance(value, str) else None
-    if match is None or (kind is Share and not match[2]):
-        how = "a percentage like 99.5%" if kind is Share else "a number, or a percentage like 20%"
-        raise ValueError(f"write {how}, not {value!r}")
-    number = float(match[1]) / (100 if match[2] else 1)
-    if kind is Share and not 0 <= number <= 1:
-        raise ValueError(f"a share is from 0% to 100%, not {value}")
-    return kind(number)
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
