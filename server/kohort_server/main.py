@@ -43,36 +43,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.command == "conformance":
         sys.exit(conformance.run(given.url, given.model, given.grpc))
     start_logging(given.log_format)
-    options = options_of(given)
+    failure = 2 if given.command == "gates" else 1  # 1 is that of gates that did not pass
     try:
-        if given.command == "bench":
-            loaded = load(options.uri, None, options.engine, options.cache)
-            sys.stdout.write(curve_table(loaded.curve))
-            status = 0
-        elif given.command == "build":
-            built = obtain(
-                fetch(options.uri, options.digest, options.cache),
-                options.engine,
-                Cache(options.cache / "engines"),
-            )
-            export(built, given.output)
-            sys.stdout.write(selection_table(built.selection))
-            status = 0
-        else:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                status = runner.run(serve(options))
+        status = run_gates(given) if given.command == "gates" else run(given)
     except StartFailure as failed:
         sys.stderr.write(f"{failed.failure.line()}\n")
-        status = 1
+        status = failure
     except OSError as error:
-        what = f"cannot listen on port {options.port}: " if given.command == "serve" else ""
+        what = f"cannot listen on port {given.port}: " if given.command == "serve" else ""
         sys.stderr.write(f"kohort-server: {what}{error}\n")
-        status = 1
+        status = failure
     for stream in (sys.stderr, sys.stdout):
         with contextlib.suppress(OSError):  # nobody can be told any more
             stream.flush()
     # A model that is still being loaded in its thread must not hold up, or crash, the exit.
     os._exit(status)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serve, measure or build a model; the exit status. Raises `StartFailure` or `OSError`."""
+    options = options_of(given)
+    if given.command == "bench":
+        loaded = load(options.uri, None, options.engine, options.cache)
+        sys.stdout.write(curve_table(loaded.curve))
+        return 0
+    if given.command == "build":
+        built = obtain(
+            fetch(options.uri, options.digest, options.cache),
+            options.engine,
+            Cache(options.cache / "engines"),
+        )
+        export(built, given.output)
+        sys.stdout.write(selection_table(built.selection))
+        return 0
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(options))
+
+
+def run_gates(given: argparse.Namespace) -> int:
+    """Try a model on golden data; the exit status. Raises `StartFailure` or `OSError`."""
+    from kohort_server.gates import command  # what serves does without it
+
+    threads = given.threads or usable_cpus()
+    return command.run(
+        given.spec, given.report, given.mutants, given.summary, given.cache_dir, threads
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -151,6 +166,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             default=None,
             help="of the engine (default: the CPUs that affinity and quota allow)",
         )
+    gates = commands.add_parser("gates", help="try a model on golden data before it is served")
+    gates.add_argument("spec", type=Path, metavar="SPEC.yaml", help="the model and its gates")
+    gates.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write report.html, report.md, junit.xml, results.json",
+    )
+    gates.add_argument(
+        "--mutants", action="store_true", help="list which broken models the gates would notice"
+    )
+    gates.add_argument("--summary", type=Path, metavar="FILE", help="write 4 KiB of JSON at most")
+    gates.add_argument(
+        "--cache-dir", type=Path, default=Path.home() / ".cache/kohort/models", metavar="DIR"
+    )
+    gates.add_argument("--threads", type=int, default=None, help="of the engine")
+    gates.set_defaults(log_format="text")
     checks = commands.add_parser(
         "conformance", help="check any server against the Open Inference Protocol"
     )

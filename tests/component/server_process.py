@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,12 +143,17 @@ def wait_until_ready(server: ServerProcess) -> None:
 
 
 def save(
-    path: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], *weights: Any
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    *weights: Any,
+    opsets: Mapping[str, int] | None = None,
 ) -> Path:
-    """A model file of these nodes."""
+    """A model file of these nodes, of ONNX's opset 17 or of these."""
     graph = helper.make_graph(list(nodes), "model", list(inputs), list(outputs), list(weights))
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    used = [helper.make_opsetid(*opset) for opset in (opsets or {"": 17}).items()]
+    onnx.save(helper.make_model(graph, opset_imports=used, ir_version=9), path)
     return path
 
 

@@ -13,8 +13,10 @@ from tests.component.other_crds import install_crds
 ROOT = Path(__file__).parents[2]
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-# How a block of the chart's values begins, which is no object; test_chart.py tries those.
+# How blocks begin that are no objects: the chart's values, which test_chart.py tries, and gates, which
+# test_gates_command.py does.
 VALUES = "# my-values.yaml\n"
+GATES = "# gates.yaml\n"
 
 
 def shown() -> Iterator[tuple[str, str]]:
@@ -23,7 +25,7 @@ def shown() -> Iterator[tuple[str, str]]:
         yield path.name, path.read_text()
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for number, block in enumerate(YAML_BLOCK.findall(path.read_text()), start=1):
-            if not block.startswith(VALUES):
+            if not block.startswith((VALUES, GATES)):
                 yield f"{path.name}, block {number}", block
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,24 @@ DRAWN_ROWS = 64
 SEED = 20
 # Rows of floating point are drawn in these sizes in turn: models are asked what is ordinary, and what is not.
 SIZES = (1.0, 0.1, 10.0, 0.0)
+
+
+# What zipfile, zlib and numpy raise over files that are broken, encrypted, or claim to be huge.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +125,7 @@ def read(path: Path, signature: Signature, whole: bool = False) -> Golden:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in signature.inputs_by_name if name in file.files}
             names = ", ".join(file.files) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except UNREADABLE as error:
         raise unfit(path, f"is not a file of numpy.savez with plain arrays ({error})") from error
     for spec in signature.inputs:
         if spec.name not in arrays:

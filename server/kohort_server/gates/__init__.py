@@ -1,0 +1,1 @@
+"""Gates: what a model has to show on golden data before any client sees its answers."""
