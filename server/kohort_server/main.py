@@ -27,7 +27,7 @@ from kohort_server.model.engine_cache import MANIFEST, Cache
 from kohort_server.selection import selection_table
 from kohort_server.serving import Options, serve
 from kohort_server.source.credentials import Credentials
-from kohort_server.source.fetch import Wanted, fetch
+from kohort_server.source.fetch import Wanted, fetch, local
 from kohort_server.units import parse_duration, parse_share, parse_size
 from kohort_server.workers import parse_place
 
@@ -58,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             export(built, given.output)
             sys.stdout.write(selection_table(built.selection))
+            status = 0
+        elif given.command == "fetch":
+            fetched = fetch(options.model, options.cache, options.engine.room)
+            if not fetched.digest:
+                fetched = local(options.model, told=True)
+            told = f"uri: {fetched.pinned}\ndigest: {fetched.digest}\n"
+            sys.stdout.write(f"{told}path: {fetched.path}\nsize: {fetched.size}\n")
             status = 0
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -109,7 +116,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.add_argument("--digest", help="sha256:… that the file must have")
     build.set_defaults(name=None, revision=None, host="", port=0, drain_delay=0.0, max_body=0)
     build.set_defaults(log_format="text", workers=1, place=None, debug=False)
-    for loading in (command, bench, build):
+    getting = commands.add_parser("fetch", help="fetch a model, and tell what pins it")
+    getting.add_argument("uri", help="the model: a path or a URI")
+    getting.add_argument("--digest", help="sha256:… that it must have")
+    getting.set_defaults(name=None, revision=None, host="", port=0, drain_delay=0.0, max_body=0)
+    getting.set_defaults(log_format="text", workers=1, place=None, debug=False)
+    for loading in (command, bench, build, getting):
         loading.add_argument(
             "--credentials",
             type=Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,10 @@ class WebServer:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path, headers
 
     @contextmanager
-    def running(self, host: str = "127.0.0.1") -> Iterator[WebServer]:
-        """While it answers."""
+    def running(
+        self, host: str = "127.0.0.1", certificate: ssl.SSLContext | None = None
+    ) -> Iterator[WebServer]:
+        """While it answers, over TLS where it has a certificate."""
         mine = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,6 +42,8 @@ class WebServer:
             def do_GET(self) -> None:
                 mine.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
                 mine.answer(self)
+
+            do_POST = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -50,8 +55,10 @@ class WebServer:
                 pass  # clients that go away are what is tested
 
         with Quiet((host, 0), Handler) as web:
+            if certificate is not None:
+                web.socket = certificate.wrap_socket(web.socket, server_side=True)
             threading.Thread(target=web.serve_forever, daemon=True).start()
-            self.url = f"http://{host}:{web.server_address[1]}"
+            self.url = f"http{'s' if certificate else ''}://{host}:{web.server_address[1]}"
             yield self
             web.shutdown()
 

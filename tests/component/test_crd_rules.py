@@ -104,6 +104,16 @@ ACCEPTED: dict[str, Spec] = {
     "a model over https with its digest": {
         "model": {"uri": "https://h/m.onnx", "digest": "sha256:" + "0" * 64}
     },
+    "a model from S3 as it was once": {"model": {"uri": "s3://models/m.onnx?versionId=7"}},
+    "all below a prefix, with keys, from a service of one's own": {
+        "model": {
+            "uri": "s3://models/burger/7/",
+            "digest": "sha256:" + "0" * 64,
+            "secretRef": {"name": "reader"},
+            "endpoint": "https://minio.storage:9000",
+            "region": "eu-west-1",
+        }
+    },
     "an overlay with whatever Kubernetes knows": {
         "template": {"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "server"}]}}
     },
@@ -204,9 +214,37 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         },
         "until needs counters",
     ),
+    "an object that may be another tomorrow": (
+        {"model": {"uri": "s3://models/m.onnx"}},
+        "a model from there can change under you: set digest to sha256:… of it",
+    ),
+    "a version of all below a prefix": (
+        {"model": {"uri": "s3://models/burger/?versionId=7"}},
+        "an s3 uri must be s3://BUCKET/KEY",
+    ),
+    "a bucket alone": (
+        {"model": {"uri": "s3://models", "digest": "sha256:" + "0" * 64}},
+        "an s3 uri must be s3://BUCKET/KEY",
+    ),
+    "keys in an s3 uri": (
+        {"model": {"uri": "s3://key:secret@models/m.onnx?versionId=7"}},
+        "uri must not hold a user or password",
+    ),
+    "a Secret for a file in the pod": (
+        {"model": {"uri": "file:///m.onnx", "secretRef": {"name": "reader"}}},
+        "secretRef is for models that are fetched",
+    ),
+    "a region of a web server": (
+        {"model": {"uri": "https://h/m", "digest": "sha256:" + "0" * 64, "region": "eu"}},
+        "endpoint and region are for s3://",
+    ),
+    "an endpoint with a password": (
+        {"model": {"uri": "s3://b-1/m?versionId=7", "endpoint": "https://a:b@h"}},
+        "spec.model.endpoint",
+    ),
     "a scheme that nothing can fetch": (
         {"model": {"uri": "ftp://h/m.onnx"}},
-        "uri must start with file:///, http:// or https://",
+        "uri must start with file:///, http://, https:// or s3://",
     ),
     "a password where everybody can read it": (
         {"model": {"uri": "https://me:secret@h/m.onnx", "digest": "sha256:" + "0" * 64}},
@@ -218,7 +256,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a model from the network without its digest": (
         {"model": {"uri": "https://h/m.onnx"}},
-        "a model from http(s) can change under you: set digest",
+        "a model from there can change under you: set digest",
     ),
     "a digest that is none": (
         {"model": {"uri": "file:///m.onnx", "digest": "sha256:12"}},
@@ -238,7 +276,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "samples from the network without their digest": (
         {"engine": {"type": "Auto", "parity": {"golden": {"uri": "https://h/golden.npz"}}}},
-        "a file of samples from http(s) can change under you: set digest",
+        "a file of samples from there can change under you: set digest",
     ),
     "samples of a scheme that nothing can fetch": (
         {"engine": {"type": "Auto", "parity": {"golden": {"uri": "s3://h/golden.npz"}}}},

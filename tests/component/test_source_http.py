@@ -252,7 +252,7 @@ def test_a_host_that_is_down_is_told_without_the_names_of_objects(tmp_path: Path
         fetch(Wanted("http://127.0.0.1:1/m"), tmp_path, bounds=HASTY)
     assert told(raised.value) == (
         FailureReason.DOWNLOAD_FAILED,
-        "http://127.0.0.1:1/m: http://127.0.0.1:1/m: Failed to establish a new connection: [Errno 111] "
+        "http://127.0.0.1:1/m: Failed to establish a new connection: [Errno 111] "
         "Connection refused (3 attempts); check that the source answers from here",
     )
 

@@ -1,26 +1,49 @@
-"""Which model is served, and from where; golden inputs come from places of the same kinds."""
+"""Which model is served, and from where; golden inputs come from places of some of the same kinds."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-from kohort.api.base import SpecStruct, rules
+from kohort.api.base import SecretRef, SpecStruct, rules
 
-URI_RULES = rules(
-    (
-        "self.startsWith('file:///') || self.startsWith('http://') || self.startsWith('https://')",
-        "uri must start with file:///, http:// or https://",
+MODEL_SCHEMES = ("file:///", "http://", "https://", "s3://")
+SAMPLE_SCHEMES = ("file:///", "http://", "https://")
+
+
+def uri_rules(schemes: tuple[str, ...]) -> dict[str, Any]:
+    """What a URI of these schemes must be."""
+    *others, last = schemes
+    return rules(
+        (
+            " || ".join(f"self.startsWith('{scheme}')" for scheme in schemes),
+            f"uri must start with {', '.join(others)} or {last}",
+        ),
+        (
+            "!self.matches('^https?://([/?#]|$)')",
+            "uri must name a host after http:// or https://",
+        ),
+        (
+            "!self.matches('^[a-z0-9]+://[^/?#]*:[^/?#]*@|^https?://[^/?#]*@')",
+            "uri must not hold a user or password: it is shown in status and events",
+        ),
+        *(rule for scheme, rule in FORMS.items() if scheme in schemes),
+    )
+
+
+FORMS = {
+    "s3://": (
+        "!self.startsWith('s3://') || self.matches('^s3://[a-z0-9][a-z0-9.-]+[a-z0-9]/"
+        "([^?#]*|[^?#]*[^?#/][?]versionId=[^&?#]+)$')",
+        "an s3 uri must be s3://BUCKET/KEY, s3://BUCKET/KEY?versionId=ID, or s3://BUCKET/PREFIX/ for all "
+        "below it",
     ),
-    (
-        "!self.matches('^https?://([/?#]|$)')",
-        "uri must name a host after http:// or https://",
-    ),
-    (
-        "!self.matches('^https?://[^/?#]*@')",
-        "uri must not hold a user or password: it is shown in status and events",
-    ),
+}
+# What stands for the same content for ever, so that every pod of a revision gets the same.
+PINNED = (
+    "self.uri.startsWith('file:')",
+    "self.uri.startsWith('s3:') && self.uri.contains('?versionId=')",
 )
 
 Digest = Annotated[
@@ -28,17 +51,35 @@ Digest = Annotated[
     Meta(
         pattern=r"^(sha256:[0-9a-f]{64})?$",
         max_length=71,
-        description="sha256:… of the file; one with another digest is never used. Required for http(s).",
+        description="sha256:… of the file, or of a directory's files as kohort-server fetch prints it; "
+        "content with another digest is never used. Required where the uri may stand for another content "
+        "tomorrow.",
     ),
 ]
 
 
 def digest_rule(what: str) -> tuple[str, str]:
     """Whatever has a uri and a digest needs the latter where others may change the file."""
+    told = " || ".join(PINNED)
     return (
-        "self.uri.startsWith('file:') || (has(self.digest) && self.digest != '')",
-        f"{what} from http(s) can change under you: set digest to sha256:… of the file",
+        f"{told} || (has(self.digest) && self.digest != '')",
+        f"{what} from there can change under you: set digest to sha256:… of it (kohort-server fetch URI "
+        "prints it), or name a version of it in uri",
     )
+
+
+MODEL_RULES = (
+    digest_rule("a model"),
+    (
+        "!has(self.secretRef) || !self.uri.startsWith('file:')",
+        "secretRef is for models that are fetched: a file:///… is in the pod already",
+    ),
+    (
+        "(!has(self.endpoint) || self.endpoint == '') && (!has(self.region) || self.region == '') || "
+        "self.uri.startsWith('s3:')",
+        "endpoint and region are for s3://…: leave them out",
+    ),
+)
 
 
 class Model(SpecStruct, frozen=True):
@@ -49,8 +90,35 @@ class Model(SpecStruct, frozen=True):
         Meta(
             min_length=1,
             max_length=2048,
-            description="Where the model is: file:///PATH (a path inside the pod) or http(s)://…",
-            extra_json_schema=URI_RULES,
+            description="Where the model is: file:///PATH (a path inside the pod), http(s)://…, "
+            "s3://BUCKET/KEY. What may be a directory ends with / or is one.",
+            extra_json_schema=uri_rules(MODEL_SCHEMES),
         ),
     ]
     digest: Digest = ""
+    secret_ref: Annotated[
+        SecretRef | None,
+        Meta(
+            description="Credentials for the uri, by key. http(s): token, or username and password. s3: "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. ca.crt where certificates are "
+            "of one's own authority. The pods read it, the operator "
+            "never does; ones that are rotated are used without a new revision."
+        ),
+    ] = None
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/?#@]+(/[^?#@]*)?)?$",
+            max_length=1024,
+            description="The service that is spoken to, such as https://minio.storage:9000; without it "
+            "Amazon's.",
+        ),
+    ] = ""
+    region: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9-]*$",
+            max_length=64,
+            description="Of the bucket; without it us-east-1, or what AWS_REGION says.",
+        ),
+    ] = ""

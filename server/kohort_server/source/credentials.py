@@ -25,6 +25,8 @@ class Credentials:
         """A value without the line end that editors leave; empty where there is none."""
         if self.directory is None:
             return os.environ.get(key, "").strip() if key.isupper() else ""
+        if not self.directory.is_dir() or not any(self.directory.iterdir()):
+            raise denied("the Secret of secretRef is not there, or holds nothing; create it")
         path = self.directory / key
         try:
             with path.open("rb") as file:
@@ -36,6 +38,12 @@ class Credentials:
                 f"the credential {key} cannot be read: {type(error).__name__}; check the Secret of secretRef"
             ) from None
 
-    def some(self, *keys: str) -> dict[str, str]:
-        """The values of those of these keys that are there."""
-        return {key: value for key in keys if (value := self.get(key))}
+    def authorities(self) -> str:
+        """Certificates of authorities to trust beside the machine's: the key ca.crt, or SSL_CERT_FILE's."""
+        if self.directory is not None:
+            return self.get("ca.crt")
+        path = os.environ.get("SSL_CERT_FILE")
+        try:
+            return Path(path).read_text() if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise denied(f"SSL_CERT_FILE {path} cannot be read: {type(error).__name__}") from None

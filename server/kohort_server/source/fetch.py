@@ -64,10 +64,20 @@ class Fetched:
     pinned: str  # a URI that stands for the same content for ever, as far as the source has such a thing
 
 
-SOURCES: Mapping[str, Callable[[Wanted], Source]] = {
-    "http": lambda wanted: HttpSource(wanted.uri, wanted.credentials),
-    "https": lambda wanted: HttpSource(wanted.uri, wanted.credentials),
-}
+def http(wanted: Wanted) -> Source:
+    """A file over HTTP."""
+    return HttpSource(wanted.uri, wanted.credentials)
+
+
+def s3(wanted: Wanted) -> Source:
+    """Objects of S3."""
+    # What few need is loaded when it is needed.
+    from kohort_server.source.s3 import S3Source
+
+    return S3Source(wanted.uri, wanted.credentials, wanted.endpoint, wanted.region)
+
+
+SOURCES: Mapping[str, Callable[[Wanted], Source]] = {"http": http, "https": http, "s3": s3}
 
 
 def fetch(
@@ -98,8 +108,11 @@ def fetch(
     return Download(wanted, SOURCES[scheme](wanted), cache, received, bounds).fetched(room)
 
 
-def local(wanted: Wanted) -> Fetched:
-    """The existing file that a file:// URI names, or the model in the directory that it names."""
+def local(wanted: Wanted, told: bool = False) -> Fetched:
+    """The existing file that a file:// URI names, or the model in the directory that it names.
+
+    Its digest is told where one is wanted, or where it shall be `told`: that takes as long as reading it.
+    """
     uri = wanted.uri
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
@@ -113,7 +126,7 @@ def local(wanted: Wanted) -> Fetched:
     else:
         raise not_found(f"there is no file {path}; check the uri and that its volume is mounted")
     digest = ""
-    if wanted.digest:
+    if wanted.digest or told:
         digest = digest_of_tree({name: digest_of(file) for name, file in files.items()})
         verify(uri, wanted.digest, digest)
     return Fetched(path, digest, sum(file.stat().st_size for file in files.values()), uri)

@@ -16,7 +16,7 @@ from kohort_server.source.interface import (
     RemoteFile,
     TransientError,
 )
-from kohort_server.source.web import Web, authorization, pieces, refuse, shown
+from kohort_server.source.web import Web, authorization, pieces, refuse
 
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -31,6 +31,7 @@ class HttpSource:
 
     def resolve(self) -> Listing:
         """The file, with its size and ETag as far as the server tells them."""
+        self.web = Web(self.credentials.authorities())
         return Listing((look(self.web, self.uri, authorization(self.credentials)),), self.uri)
 
     @contextmanager
@@ -82,13 +83,13 @@ def read(
     with web.get(file.place, asked, authorized) as response:
         refuse(response, file.place, partial=ranged)
         if file.version and validator(response) != file.version:
-            raise ChangedError(f"{shown(file.place)} was changed while it was downloaded")
+            raise ChangedError("it was changed while it was downloaded")
         if ranged and response.status != 206:
-            raise TransientError(f"{shown(file.place)}: the server sends no parts of it any more")
+            raise TransientError("the server sends no parts of it any more")
         part = RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if ranged and not (part and (int(part[1]), int(part[3])) == (start, file.size)):
             raise ChangedError(
-                f"{shown(file.place)}: the server sends another part, or one of another file: "
+                "the server sends another part, or one of another file: "
                 f"{response.headers.get('Content-Range', '')[:100]!r}"
             )
         yield pieces(response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def checked_header(value: str) -> str:
 class Web:
     """A client for one source."""
 
-    headers: Mapping[str, str] = field(default_factory=dict)  # of every request
+    authorities: str = ""  # certificates to trust beside the machine's
     _pools: dict[str, urllib3.PoolManager] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,7 +90,7 @@ class Web:
         """
         asked = url
         for _ in range(MAX_REDIRECTS + 1):
-            sent = {**AGENT, **self.headers, **headers}
+            sent = {**AGENT, **headers}
             if authorized and origin(asked) == origin(url):
                 sent["Authorization"] = authorized
             response = self._send(asked, sent)
@@ -105,7 +106,7 @@ class Web:
         try:
             yield response
         except HTTPError as error:
-            raise TransientError(f"{shown(asked)}: {plain(error)}") from None
+            raise TransientError(plain(error)) from None
         finally:
             response.close()  # what is not read would have to be, for the connection to be used again
 
@@ -138,7 +139,7 @@ class Web:
                 f"{shown(url)} is not an address: {plain(error)}; check model.uri"
             ) from None
         except HTTPError as error:
-            raise TransientError(f"{shown(url)}: {plain(error)}") from None
+            raise TransientError(plain(error)) from None
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
@@ -148,13 +149,15 @@ class Web:
             proxy = ""
         with self._lock:
             if proxy not in self._pools:
-                # As many connections as ranges are asked for at once.
-                made = (
-                    urllib3.ProxyManager(proxy, maxsize=8)
+                context = ssl.create_default_context()
+                if self.authorities:
+                    context.load_verify_locations(cadata=self.authorities)
+                # As many connections as parts are asked for at once.
+                self._pools[proxy] = (
+                    urllib3.ProxyManager(proxy, maxsize=8, ssl_context=context)
                     if proxy
-                    else urllib3.PoolManager(maxsize=8)
+                    else urllib3.PoolManager(maxsize=8, ssl_context=context)
                 )
-                self._pools[proxy] = made
             return self._pools[proxy]
 
     def document(self, url: str, headers: Mapping[str, str], authorized: str = "") -> bytes:
@@ -190,9 +193,9 @@ def refuse(response: urllib3.BaseHTTPResponse, url: str, *, partial: bool = Fals
     if status in (401, 403):
         raise denied(f"{told}; check that the model may be read from here, and model.secretRef")
     if status == 412:
-        raise ChangedError(f"{shown(url)} was changed while it was downloaded")
+        raise ChangedError("it was changed while it was downloaded")
     if status in RETRIED or status >= 500:
-        raise TransientError(told)
+        raise TransientError(f"{status} {response.reason or ''}".rstrip())
     raise StartFailure(
         FailureReason.DOWNLOAD_FAILED, f"{told}; check that the model may be read from here"
     )
