@@ -104,6 +104,19 @@ ACCEPTED: dict[str, Spec] = {
     "a model over https with its digest": {
         "model": {"uri": "https://h/m.onnx", "digest": "sha256:" + "0" * 64}
     },
+    "an artefact by the digest of its manifest": {
+        "model": {
+            "uri": "oci://registry:5000/models/burger:7@sha256:" + "0" * 64,
+            "secretRef": {"name": "reader"},
+            "endpoint": "http://registry:5000",
+        }
+    },
+    "a version of a registered model": {
+        "model": {"uri": "mlflow://burger/7", "endpoint": "https://mlflow.tools:5000"}
+    },
+    "an alias with what it stands for": {
+        "model": {"uri": "mlflow://burger@champion", "digest": "sha256:" + "0" * 64}
+    },
     "a model from S3 as it was once": {"model": {"uri": "s3://models/m.onnx?versionId=7"}},
     "all below a prefix, with keys, from a service of one's own": {
         "model": {
@@ -234,9 +247,33 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"model": {"uri": "file:///m.onnx", "secretRef": {"name": "reader"}}},
         "secretRef is for models that are fetched",
     ),
+    "a tag, which may be moved": (
+        {"model": {"uri": "oci://registry:5000/models/burger:7"}},
+        "a model from there can change under you",
+    ),
+    "a registry without a repository": (
+        {"model": {"uri": "oci://registry:5000", "digest": "sha256:" + "0" * 64}},
+        "an oci uri must be oci://HOST/REPOSITORY@sha256:DIGEST",
+    ),
+    "an endpoint of a web server": (
+        {"model": {"uri": "https://h/m", "digest": "sha256:" + "0" * 64, "endpoint": "http://x"}},
+        "endpoint is for s3://, oci:// and mlflow://",
+    ),
+    "an alias, which may be moved": (
+        {"model": {"uri": "mlflow://burger@champion", "endpoint": "https://mlflow"}},
+        "a model from there can change under you",
+    ),
+    "the newest version": (
+        {"model": {"uri": "mlflow://burger", "endpoint": "https://mlflow"}},
+        "a model from there can change under you",
+    ),
+    "a version that is no number": (
+        {"model": {"uri": "mlflow://burger/latest"}},
+        "an mlflow uri must be mlflow://NAME/VERSION",
+    ),
     "a region of a web server": (
         {"model": {"uri": "https://h/m", "digest": "sha256:" + "0" * 64, "region": "eu"}},
-        "endpoint and region are for s3://",
+        "region is for s3://, and for",
     ),
     "an endpoint with a password": (
         {"model": {"uri": "s3://b-1/m?versionId=7", "endpoint": "https://a:b@h"}},
@@ -244,7 +281,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a scheme that nothing can fetch": (
         {"model": {"uri": "ftp://h/m.onnx"}},
-        "uri must start with file:///, http://, https:// or s3://",
+        "uri must start with file:///, http://, https://, s3://, oci:// or mlflow://",
     ),
     "a password where everybody can read it": (
         {"model": {"uri": "https://me:secret@h/m.onnx", "digest": "sha256:" + "0" * 64}},

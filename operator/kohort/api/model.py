@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from kohort.api.base import SecretRef, SpecStruct, rules
 
-MODEL_SCHEMES = ("file:///", "http://", "https://", "s3://")
+MODEL_SCHEMES = ("file:///", "http://", "https://", "s3://", "oci://", "mlflow://")
 SAMPLE_SCHEMES = ("file:///", "http://", "https://")
 
 
@@ -39,9 +39,20 @@ FORMS = {
         "an s3 uri must be s3://BUCKET/KEY, s3://BUCKET/KEY?versionId=ID, or s3://BUCKET/PREFIX/ for all "
         "below it",
     ),
+    "oci://": (
+        "!self.startsWith('oci://') || self.matches('^oci://[A-Za-z0-9.-]+(:[0-9]+)?/[a-z0-9][a-z0-9._/-]*"
+        "(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$')",
+        "an oci uri must be oci://HOST/REPOSITORY@sha256:DIGEST, or oci://HOST/REPOSITORY:TAG with digest",
+    ),
+    "mlflow://": (
+        "!self.startsWith('mlflow://') || self.matches('^mlflow://[^/@?#:]+(@[^/@?#:]+|/[0-9]+)?$')",
+        "an mlflow uri must be mlflow://NAME/VERSION, or mlflow://NAME@ALIAS with digest",
+    ),
 }
 # What stands for the same content for ever, so that every pod of a revision gets the same.
 PINNED = (
+    "self.uri.matches('^mlflow://[^/]+/[0-9]+$')",
+    "self.uri.startsWith('oci:') && self.uri.contains('@sha256:')",
     "self.uri.startsWith('file:')",
     "self.uri.startsWith('s3:') && self.uri.contains('?versionId=')",
 )
@@ -75,9 +86,14 @@ MODEL_RULES = (
         "secretRef is for models that are fetched: a file:///… is in the pod already",
     ),
     (
-        "(!has(self.endpoint) || self.endpoint == '') && (!has(self.region) || self.region == '') || "
-        "self.uri.startsWith('s3:')",
-        "endpoint and region are for s3://…: leave them out",
+        "!has(self.endpoint) || self.endpoint == '' || self.uri.startsWith('s3:') || "
+        "self.uri.startsWith('oci:') || self.uri.startsWith('mlflow:')",
+        "endpoint is for s3://, oci:// and mlflow://: leave it out",
+    ),
+    (
+        "!has(self.region) || self.region == '' || self.uri.startsWith('s3:') || "
+        "self.uri.startsWith('mlflow:')",
+        "region is for s3://, and for mlflow:// with files there: leave it out",
     ),
 )
 
@@ -91,7 +107,7 @@ class Model(SpecStruct, frozen=True):
             min_length=1,
             max_length=2048,
             description="Where the model is: file:///PATH (a path inside the pod), http(s)://…, "
-            "s3://BUCKET/KEY. What may be a directory ends with / or is one.",
+            "s3://BUCKET/KEY, s3://BUCKET/PREFIX/, oci://HOST/REPOSITORY, mlflow://NAME/VERSION.",
             extra_json_schema=uri_rules(MODEL_SCHEMES),
         ),
     ]
@@ -100,7 +116,9 @@ class Model(SpecStruct, frozen=True):
         SecretRef | None,
         Meta(
             description="Credentials for the uri, by key. http(s): token, or username and password. s3: "
-            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. ca.crt where certificates are "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. oci: .dockerconfigjson, or "
+            "username and password. mlflow: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD; those of s3 where its files are there. ca.crt where certificates are "
             "of one's own authority. The pods read it, the operator "
             "never does; ones that are rotated are used without a new revision."
         ),
@@ -111,7 +129,8 @@ class Model(SpecStruct, frozen=True):
             pattern=r"^(https?://[^/?#@]+(/[^?#@]*)?)?$",
             max_length=1024,
             description="The service that is spoken to, such as https://minio.storage:9000; without it "
-            "Amazon's.",
+            "Amazon's, or https on the host of an oci uri. For mlflow its tracking server, which must be "
+            "told.",
         ),
     ] = ""
     region: Annotated[

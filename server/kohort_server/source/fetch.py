@@ -77,7 +77,27 @@ def s3(wanted: Wanted) -> Source:
     return S3Source(wanted.uri, wanted.credentials, wanted.endpoint, wanted.region)
 
 
-SOURCES: Mapping[str, Callable[[Wanted], Source]] = {"http": http, "https": http, "s3": s3}
+def oci(wanted: Wanted) -> Source:
+    """Files of an artefact in a registry."""
+    from kohort_server.source.oci import OciSource
+
+    return OciSource(wanted.uri, wanted.credentials, wanted.endpoint)
+
+
+def mlflow(wanted: Wanted) -> Source:
+    """Files that were logged for a model of a registry."""
+    from kohort_server.source.mlflow import MlflowSource
+
+    return MlflowSource(wanted.uri, wanted.credentials, wanted.endpoint, wanted.region)
+
+
+SOURCES: Mapping[str, Callable[[Wanted], Source]] = {
+    "http": http,
+    "https": http,
+    "s3": s3,
+    "oci": oci,
+    "mlflow": mlflow,
+}
 
 
 def fetch(

@@ -167,9 +167,10 @@ def too_large(file: RemoteFile, bounds: Bounds) -> StartFailure:
 def resumable(file: RemoteFile) -> bool:
     """Whether a download that broke off can go on.
 
-    Without a version nobody knows whether it is the same content; without parts it comes whole again.
+    Without a version or a digest nobody knows whether it is the same content; without parts it comes
+    whole again.
     """
-    return bool(file.version) and file.ranges and file.size is not None
+    return bool(file.version or file.digest) and file.ranges and file.size is not None
 
 
 def resumed(written: BinaryIO, file: RemoteFile, hashes: Hashes) -> int:

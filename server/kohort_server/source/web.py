@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError
 
@@ -103,6 +105,9 @@ class Web:
             raise failed(
                 f"{shown(url)} redirects more than {MAX_REDIRECTS} times; use the address that it leads to"
             )
+        if response.status == 401 and origin(asked) != origin(url):
+            response.close()  # its question who asks is not to be answered with credentials of another
+            raise denied(f"{shown(url)} redirects to {shown(asked)}, which does not let us read it")
         try:
             yield response
         except HTTPError as error:
@@ -207,3 +212,14 @@ def plain(error: Exception) -> str:
     text = re.sub(r"<[^>]*>: |HTTPS?Connection(Pool)?\([^)]*\): ", "", text)
     text = re.sub(r"\?[^\s)'\"]*", "", text)
     return text[:300] or type(error).__name__
+
+
+def decoded(where: str, body: bytes, kind: Any) -> Any:
+    """A JSON document; raises for what is none, such as the page of a proxy."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        begin = " ".join(body[:60].decode(errors="replace").split())
+        raise failed(
+            f"{shown(where)}: the answer is not what this service answers ({error}); it begins with {begin!r}"
+        ) from None
