@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -191,11 +192,15 @@ class Download:
     def fetched(self, room: int) -> Fetched:
         """The files in the cache, fetched where they are not there."""
         store = Cache(self.cache / "models")
-        digest = self.wanted.digest
+        # What a URI that pins its content stood for needs no source where it is here already.
+        directory = Directory(self.cache / "downloads", self.wanted.uri)
+        digest = self.wanted.digest or directory.recorded()
         pinned = self.wanted.uri
         if digest is not None:
             # Whoever wants the same waits for the first; nobody is asked for what is here.
-            entry = store.obtain(content_key(digest), lambda target: self._download(target, store))
+            entry = store.obtain(
+                content_key(digest), partial(self._download, store=store, digest=digest)
+            )
         else:
             try:
                 digest, pinned, entry = self._unknown(store)
@@ -219,15 +224,17 @@ class Download:
                 lambda target: self._placed(target, directory, listing, digests),
             )
             directory.done()
-        return digest, listing.pinned, entry
+            if listing.pinned == self.wanted.uri:
+                directory.record(digest)
+        return digest, listing.pinned or self.wanted.uri, entry
 
-    def _download(self, target: Path, store: Cache) -> Mapping[str, str]:
+    def _download(self, target: Path, store: Cache, digest: str) -> Mapping[str, str]:
         with Directory(self.cache / "downloads", self.wanted.uri) as directory:
             resumed = any(directory.path.iterdir())
             while True:
                 listing, digests = self._transfer(directory.path, store)
                 try:
-                    verify(self.wanted.uri, self.wanted.digest, digest_of_tree(digests))
+                    verify(self.wanted.uri, digest, digest_of_tree(digests))
                     break
                 except StartFailure:
                     directory.done()
@@ -250,8 +257,8 @@ class Download:
             directory.part(file).rename(target / name)
             placed[name] = digests[file.name]
         names = [file.name for file in listing.files]
-        main = listing.main or (main_file(self.wanted.uri, names) if names != [""] else "")
-        first = f"{FILES}/{main or ALONE}"
+        main = ALONE if names == [""] else main_file(self.wanted.uri, names)
+        first = f"{FILES}/{main}"
         return {first: placed[first], **placed}
 
     def _transfer(self, directory: Path, store: Cache) -> tuple[Listing, Mapping[str, str]]:
@@ -316,7 +323,7 @@ class Download:
                 raise StartFailure(
                     error.failure.reason, f"{uri}: {error.failure.message}"
                 ) from error
-        return Listing(files, listing.pinned, listing.main), digests
+        return Listing(files, listing.pinned), digests
 
 
 class Directory:
@@ -340,6 +347,16 @@ class Directory:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def record(self, digest: str) -> None:
+        """Remember what a URI stands for that will never stand for anything else."""
+        self.path.with_suffix(".digest").write_text(digest)
+
+    def recorded(self) -> str | None:
+        """What is remembered of it."""
+        path = self.path.with_suffix(".digest")
+        told = path.read_text() if path.exists() else ""
+        return told if DIGEST.fullmatch(told) else None
 
     def part(self, file: RemoteFile) -> Path:
         """Where a file's content lies."""

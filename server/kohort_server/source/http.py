@@ -32,7 +32,7 @@ class HttpSource:
     def resolve(self) -> Listing:
         """The file, with its size and ETag as far as the server tells them."""
         self.web = Web(self.credentials.authorities())
-        return Listing((look(self.web, self.uri, authorization(self.credentials)),), self.uri)
+        return Listing((look(self.web, self.uri, authorization(self.credentials)),))
 
     @contextmanager
     def open(self, file: RemoteFile, start: int, end: int | None) -> Iterator[Iterator[bytes]]:

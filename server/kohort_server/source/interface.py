@@ -39,13 +39,11 @@ class RemoteFile:
 class Listing:
     """What a URI stands for at one moment.
 
-    `pinned`: a URI that will stand for it tomorrow too. `main`: the file that is the model, where the source
-    says so.
+    `pinned`: a URI that will stand for it tomorrow too; empty where the source has no such thing.
     """
 
     files: tuple[RemoteFile, ...]
-    pinned: str
-    main: str = ""
+    pinned: str = ""
 
 
 class Source(Protocol):

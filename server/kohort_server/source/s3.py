@@ -97,7 +97,7 @@ class S3Source:
         self._store = None  # with credentials as they are now
         with told(self.uri):
             if address.directory:
-                return Listing(self._below(address.key), self.uri)
+                return Listing(self._below(address.key))
             meta = self._get(address.key, address.version, head=True).meta
             version = address.version or meta["version"] or ""
             if version == "null":  # S3's word for an object without versions
@@ -105,7 +105,8 @@ class S3Source:
             file = RemoteFile(
                 "", meta["size"], meta["e_tag"] or version, place=f"{version}\n{address.key}"
             )
-            return Listing((file,), Address(address.bucket, address.key, version).uri())
+            pinned = Address(address.bucket, address.key, version).uri() if version else ""
+            return Listing((file,), pinned)
 
     def _below(self, prefix: str) -> tuple[RemoteFile, ...]:
         found = []
