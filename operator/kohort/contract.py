@@ -153,6 +153,7 @@ class FailureReason(StrEnum):
     """Why a model server could not start; told to the operator in its last line of output."""
 
     MODEL_NOT_FOUND = "ModelNotFound"
+    ACCESS_DENIED = "AccessDenied"
     DOWNLOAD_FAILED = "DownloadFailed"
     DIGEST_MISMATCH = "DigestMismatch"
     MODEL_INVALID = "ModelInvalid"

@@ -14,6 +14,7 @@ import msgspec
 
 from kohort.contract import FailureReason, Stage
 from kohort_server.batch.calibration import WarmUpError, calibrate, workable_extent
+from kohort_server.digest import digest_of
 from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, Kind
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
@@ -24,10 +25,10 @@ from kohort_server.model.check import CheckedModel, checked, one_line
 from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, verified
 from kohort_server.model.hardware import machine
 from kohort_server.model.origin import Origin, origin_of
-from kohort_server.model.source import digest_of, fetch
 from kohort_server.model.torch_export import convert
 from kohort_server.progress import Progress
 from kohort_server.selection import Candidate, Selection, fastest, why_chosen
+from kohort_server.source.fetch import Wanted, fetch
 
 SMALL_BATCHES = (1, 3, 8)
 TABLE = "engines.json"
@@ -51,7 +52,7 @@ class GoldenFile:
     def fetched(self, cache: Path) -> Path:
         """The file; raises `StartFailure` as `fetch` does."""
         try:
-            return fetch(self.uri, self.digest, cache)
+            return fetch(Wanted(self.uri, self.digest), cache).path
         except StartFailure as failed:
             failure = failed.failure
             raise StartFailure(failure.reason, f"the golden inputs: {failure.message}") from failed

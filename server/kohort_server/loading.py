@@ -14,9 +14,9 @@ from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
 from kohort_server.model.engine_cache import MANIFEST, Cache
 from kohort_server.model.origin import Origin, origin_of
-from kohort_server.model.source import fetch
 from kohort_server.progress import Progress
 from kohort_server.selection import Selection
+from kohort_server.source.fetch import Wanted, fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class WarmModel:
 
 
 def load(
-    uri: str, digest: str | None, request: Request, cache: Path, progress: Progress | None = None
+    wanted: Wanted, request: Request, cache: Path, progress: Progress | None = None
 ) -> WarmModel:
     """A model ready to serve; blocks for as long as it takes. Raises `StartFailure`."""
     told = progress or Progress()
-    path = fetch(uri, digest, cache, received=told.received)
+    path = fetch(wanted, cache, request.room, told.received).path
     told.done()
     loaded, selection = engine_of(path, request, cache, told)
     told.done()
@@ -43,7 +43,7 @@ def load(
     except WarmUpError as error:
         raise StartFailure(
             FailureReason.WARMUP_FAILED,
-            f"{uri} loads but does not run on inputs of its own shapes: {error}; run it once "
+            f"{wanted.uri} loads but does not run on inputs of its own shapes: {error}; run it once "
             "with onnxruntime to see why",
         ) from error
     loaded.batch = calibration.batch

@@ -24,9 +24,10 @@ from kohort_server.gate.parity import Limits
 from kohort_server.loading import load
 from kohort_server.logs import FORMATS, start_logging
 from kohort_server.model.engine_cache import MANIFEST, Cache
-from kohort_server.model.source import fetch
 from kohort_server.selection import selection_table
 from kohort_server.serving import Options, serve
+from kohort_server.source.credentials import Credentials
+from kohort_server.source.fetch import Wanted, fetch, local
 from kohort_server.units import parse_duration, parse_share, parse_size
 from kohort_server.workers import parse_place
 
@@ -61,20 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serve, measure or build a model; the exit status. Raises `StartFailure` or `OSError`."""
+    """Serve, measure, build or fetch a model; the exit status. Raises `StartFailure` or `OSError`."""
     options = options_of(given)
     if given.command == "bench":
-        loaded = load(options.uri, None, options.engine, options.cache)
+        loaded = load(options.model, options.engine, options.cache)
         sys.stdout.write(curve_table(loaded.curve))
         return 0
     if given.command == "build":
         built = obtain(
-            fetch(options.uri, options.digest, options.cache),
+            fetch(options.model, options.cache, options.engine.room).path,
             options.engine,
             Cache(options.cache / "engines"),
         )
         export(built, given.output)
         sys.stdout.write(selection_table(built.selection))
+        return 0
+    if given.command == "fetch":
+        fetched = fetch(options.model, options.cache, options.engine.room)
+        if not fetched.digest:
+            fetched = local(options.model, told=True)
+        told = f"uri: {fetched.pinned}\ndigest: {fetched.digest}\n"
+        sys.stdout.write(f"{told}path: {fetched.path}\nsize: {fetched.size}\n")
         return 0
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(options))
@@ -95,7 +103,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kohort-server", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     command = commands.add_parser("serve", help="serve one model")
-    command.add_argument("uri", help="the model: a path, file://, http:// or https://")
+    command.add_argument("uri", help="the model: a path or a URI")
     command.add_argument("--name", help="the model's name in URLs (default: the file's)")
     command.add_argument("--revision", help="the model's version in URLs (default: 1)")
     command.add_argument("--digest", help="sha256:… that the file must have")
@@ -112,18 +120,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--debug", action="store_true", help="answer /debug/stacks, /debug/state")
     command.add_argument("--log-format", choices=FORMATS, default="text")
     bench = commands.add_parser("bench", help="measure what batches of a model cost")
-    bench.add_argument("uri", help="the model: a path, file://, http:// or https://")
+    bench.add_argument("uri", help="the model: a path or a URI")
     bench.set_defaults(name=None, revision=None, digest=None, host="", port=0)
     bench.set_defaults(
         drain_delay=0.0, max_body=0, log_format="text", workers=1, place=None, debug=False
     )
     build = commands.add_parser("build", help="build an engine, prove its answers, and keep it")
-    build.add_argument("uri", help="the model, .onnx or .pt2: a path, file://, http:// or https://")
+    build.add_argument("uri", help="the model, .onnx or .pt2: a path or a URI")
     build.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the engine")
     build.add_argument("--digest", help="sha256:… that the file must have")
     build.set_defaults(name=None, revision=None, host="", port=0, drain_delay=0.0, max_body=0)
     build.set_defaults(log_format="text", workers=1, place=None, debug=False)
-    for loading in (command, bench, build):
+    getting = commands.add_parser("fetch", help="fetch a model, and tell what pins it")
+    getting.add_argument("uri", help="the model: a path or a URI")
+    getting.add_argument("--digest", help="sha256:… that it must have")
+    getting.set_defaults(name=None, revision=None, host="", port=0, drain_delay=0.0, max_body=0)
+    getting.set_defaults(log_format="text", workers=1, place=None, debug=False)
+    for loading in (command, bench, build, getting):
+        loading.add_argument(
+            "--credentials",
+            type=Path,
+            metavar="DIR",
+            help="for the model: a file per key, as a Secret is mounted (default: the environment)",
+        )
+        loading.add_argument("--endpoint", metavar="URL", help="of the model's service")
+        loading.add_argument("--region", help="of the model's bucket")
         loading.add_argument(
             "--engine",
             choices=(*KINDS, "Auto"),
@@ -157,8 +178,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             type=parse_size,
             default=os.environ.get("KOHORT_CACHE_SIZE", "20Gi"),
             metavar="SIZE",
-            help="room for engines there; those that were used least recently go (default: 20Gi, or "
-            "KOHORT_CACHE_SIZE)",
+            help="room for engines there, and as much for models; those that were used least recently go "
+            "(default: 20Gi, or KOHORT_CACHE_SIZE)",
         )
         loading.add_argument(
             "--threads",
@@ -199,10 +220,15 @@ def options_of(given: argparse.Namespace) -> Options:
     chosen = 0 if given.threads is None and cgroup_quota() is not None else 1
     size = given.place.size if given.place is not None else given.workers or 1
     return Options(
-        uri=uri,
+        model=Wanted(
+            uri,
+            given.digest,
+            Credentials(given.credentials),
+            endpoint=given.endpoint or "",
+            region=given.region or "",
+        ),
         name=given.name or Path(urlsplit(uri).path).stem or "model",
         revision=given.revision or "1",
-        digest=given.digest,
         host=given.host,
         port=given.port,
         cache=given.cache_dir,

@@ -41,6 +41,12 @@ class Progress:
     def received(self, size: int, announced: int | None) -> None:
         """So many bytes of the model have come, of how many if that is known."""
         detail = f"{size >> 20:,} MiB" + (f" of {announced >> 20:,}" if announced else "")
+        known = self._step
+        if known is not None and known.stage == Stage.DOWNLOADING:
+            spent = self._clock() - known.since
+            # What was there before the stage began is no part of the pace, but most start with nothing.
+            if spent >= SHORTEST_PACE:
+                detail += f", {size / spent / 1e6:,.0f} MB/s"
         self.at(Stage.DOWNLOADING, size / announced if announced else 0.0, detail)
 
     def done(self) -> None:

@@ -29,6 +29,7 @@ from kohort_server.front.served import ServedModel, Serving
 from kohort_server.front.services import Services
 from kohort_server.loading import WarmModel, load
 from kohort_server.progress import Progress
+from kohort_server.source.fetch import Wanted
 from kohort_server.tracing import tracing
 from kohort_server.workers import (
     FirstProcess,
@@ -54,10 +55,9 @@ log = logging.getLogger(__name__)
 class Options:
     """What to serve and how; sizes in bytes, times in seconds."""
 
-    uri: str
+    model: Wanted
     name: str
     revision: str
-    digest: str | None
     host: str
     port: int
     cache: Path
@@ -88,7 +88,7 @@ async def serve(options: Options) -> int:
     listener = None
     if options.place is None:
         listener = await listen(backlog=BACKLOG, reuse_port=shared)
-        log.info("listening on %s:%d, loading %s", options.host, options.port, options.uri)
+        log.info("listening on %s:%d, loading %s", options.host, options.port, options.model.uri)
     sweeper = loop.create_task(front.sweep())
     loaded = await load_unless_stopped(options, stop, served.progress)
     if loaded is not None:
@@ -165,7 +165,7 @@ def load_and_choose(options: Options, progress: Progress) -> Loaded:
 
     def loaded(threads: int) -> WarmModel:
         request = replace(options.engine, threads=threads)
-        return load(options.uri, options.digest, request, options.cache, progress)
+        return load(options.model, request, options.cache, progress)
 
     most = options.engine.threads
     model = loaded(most)

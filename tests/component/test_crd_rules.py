@@ -104,6 +104,29 @@ ACCEPTED: dict[str, Spec] = {
     "a model over https with its digest": {
         "model": {"uri": "https://h/m.onnx", "digest": "sha256:" + "0" * 64}
     },
+    "an artefact by the digest of its manifest": {
+        "model": {
+            "uri": "oci://registry:5000/models/burger:7@sha256:" + "0" * 64,
+            "secretRef": {"name": "reader"},
+            "endpoint": "http://registry:5000",
+        }
+    },
+    "a version of a registered model": {
+        "model": {"uri": "mlflow://burger/7", "endpoint": "https://mlflow.tools:5000"}
+    },
+    "an alias with what it stands for": {
+        "model": {"uri": "mlflow://burger@champion", "digest": "sha256:" + "0" * 64}
+    },
+    "a model from S3 as it was once": {"model": {"uri": "s3://models/m.onnx?versionId=7"}},
+    "all below a prefix, with keys, from a service of one's own": {
+        "model": {
+            "uri": "s3://models/burger/7/",
+            "digest": "sha256:" + "0" * 64,
+            "secretRef": {"name": "reader"},
+            "endpoint": "https://minio.storage:9000",
+            "region": "eu-west-1",
+        }
+    },
     "an overlay with whatever Kubernetes knows": {
         "template": {"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "server"}]}}
     },
@@ -219,9 +242,61 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         },
         "until needs counters",
     ),
+    "an object that may be another tomorrow": (
+        {"model": {"uri": "s3://models/m.onnx"}},
+        "a model from there can change under you: set digest to sha256:… of it",
+    ),
+    "a version of all below a prefix": (
+        {"model": {"uri": "s3://models/burger/?versionId=7"}},
+        "an s3 uri must be s3://BUCKET/KEY",
+    ),
+    "a bucket alone": (
+        {"model": {"uri": "s3://models", "digest": "sha256:" + "0" * 64}},
+        "an s3 uri must be s3://BUCKET/KEY",
+    ),
+    "keys in an s3 uri": (
+        {"model": {"uri": "s3://key:secret@models/m.onnx?versionId=7"}},
+        "uri must not hold a user or password",
+    ),
+    "a Secret for a file in the pod": (
+        {"model": {"uri": "file:///m.onnx", "secretRef": {"name": "reader"}}},
+        "secretRef is for models that are fetched",
+    ),
+    "a tag, which may be moved": (
+        {"model": {"uri": "oci://registry:5000/models/burger:7"}},
+        "a model from there can change under you",
+    ),
+    "a registry without a repository": (
+        {"model": {"uri": "oci://registry:5000", "digest": "sha256:" + "0" * 64}},
+        "an oci uri must be oci://HOST/REPOSITORY@sha256:DIGEST",
+    ),
+    "an endpoint of a web server": (
+        {"model": {"uri": "https://h/m", "digest": "sha256:" + "0" * 64, "endpoint": "http://x"}},
+        "endpoint is for s3://, oci:// and mlflow://",
+    ),
+    "an alias, which may be moved": (
+        {"model": {"uri": "mlflow://burger@champion", "endpoint": "https://mlflow"}},
+        "a model from there can change under you",
+    ),
+    "the newest version": (
+        {"model": {"uri": "mlflow://burger", "endpoint": "https://mlflow"}},
+        "a model from there can change under you",
+    ),
+    "a version that is no number": (
+        {"model": {"uri": "mlflow://burger/latest"}},
+        "an mlflow uri must be mlflow://NAME/VERSION",
+    ),
+    "a region of a web server": (
+        {"model": {"uri": "https://h/m", "digest": "sha256:" + "0" * 64, "region": "eu"}},
+        "region is for s3://, and for",
+    ),
+    "an endpoint with a password": (
+        {"model": {"uri": "s3://b-1/m?versionId=7", "endpoint": "https://a:b@h"}},
+        "spec.model.endpoint",
+    ),
     "a scheme that nothing can fetch": (
         {"model": {"uri": "ftp://h/m.onnx"}},
-        "uri must start with file:///, http:// or https://",
+        "uri must start with file:///, http://, https://, s3://, oci:// or mlflow://",
     ),
     "a password where everybody can read it": (
         {"model": {"uri": "https://me:secret@h/m.onnx", "digest": "sha256:" + "0" * 64}},
@@ -233,7 +308,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "a model from the network without its digest": (
         {"model": {"uri": "https://h/m.onnx"}},
-        "a model from http(s) can change under you: set digest",
+        "a model from there can change under you: set digest",
     ),
     "a digest that is none": (
         {"model": {"uri": "file:///m.onnx", "digest": "sha256:12"}},
@@ -253,7 +328,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     ),
     "samples from the network without their digest": (
         {"engine": {"type": "Auto", "parity": {"golden": {"uri": "https://h/golden.npz"}}}},
-        "a file of samples from http(s) can change under you: set digest",
+        "a file of samples from there can change under you: set digest",
     ),
     "samples of a scheme that nothing can fetch": (
         {"engine": {"type": "Auto", "parity": {"golden": {"uri": "s3://h/golden.npz"}}}},

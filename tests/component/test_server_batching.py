@@ -24,6 +24,7 @@ from kohort_server.errors import RequestError
 from kohort_server.front.calls import InferCall
 from kohort_server.front.codec import Codec, InferRequest
 from kohort_server.loading import WarmModel, load
+from kohort_server.source.fetch import Wanted
 from tests.component.server_process import linear_model, save, value
 
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
@@ -81,8 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WarmModel]:
     directory = tmp_path_factory.mktemp("models")
     return {
         name: load(
-            make(directory / f"{name.replace(' ', '-')}.onnx").as_uri(),
-            None,
+            Wanted(make(directory / f"{name.replace(' ', '-')}.onnx").as_uri()),
             Request("ONNXRuntime", "FP32", 1),
             directory,
         )

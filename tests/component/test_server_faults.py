@@ -159,9 +159,9 @@ def test_a_model_that_does_not_fit_the_disk_is_told_and_leaves_nothing(tmp_path:
     with http_files({"/model.onnx": (200, bytes(2 << 20), {})}) as url:
         server = start(f"{url}/model.onnx", "--cache-dir", str(cache), preexec_fn=little_room)
         reason, message = failure_of(server)
-    assert reason == FailureReason.DOWNLOAD_FAILED
+    assert reason == FailureReason.CACHE_UNUSABLE
     assert f"cannot write to {cache}" in message
-    assert list(cache.iterdir()) == []
+    assert not list(cache.glob("models/*/files/*"))
 
 
 def test_a_clock_that_steps_back_changes_no_answer_deadline_or_duration(tmp_path: Path) -> None:

@@ -67,6 +67,26 @@ def test_the_server_is_told_what_to_serve_and_where_to_listen() -> None:
     assert "--host=$(POD_IP)" in args
 
 
+def test_the_server_reads_the_secret_that_the_operator_only_names() -> None:
+    model = {
+        "uri": "s3://models/m.onnx?versionId=7",
+        "secretRef": {"name": "reader"},
+        "endpoint": "http://minio:9000",
+        "region": "eu-west-1",
+    }
+    template = pod_template(OWNER, "burger-1", spec(model=model), "image:1")
+    told = options_of(parse([*server(template)["args"], "--threads=2"])).model
+    assert (told.uri, told.endpoint, told.region) == (
+        model["uri"],
+        model["endpoint"],
+        model["region"],
+    )
+    mounts = {one["name"]: one["mountPath"] for one in server(template)["volumeMounts"]}
+    assert str(told.credentials.directory) == mounts["model-credentials"]
+    volumes = {one["name"]: one for one in template["spec"]["volumes"]}
+    assert volumes["model-credentials"]["secret"] == {"secretName": "reader", "optional": True}
+
+
 def test_a_model_without_a_digest_is_not_given_one() -> None:
     args = server(pod_template(OWNER, "burger-1", spec(), "image:1"))["args"]
     assert not any(arg.startswith("--digest") for arg in args)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from kohort.api.prometheus import Prometheus, SecretRef
+from kohort.api.base import SecretRef
+from kohort.api.prometheus import Prometheus
 from kohort.kube import ApiError
 from kohort.observe.prometheus import PrometheusError
 from kohort.runtime.credentials import Credentials, access_of

@@ -41,10 +41,14 @@ def test_the_time_that_is_left_follows_from_the_pace_so_far() -> None:
 
 
 def test_a_download_is_told_in_bytes_also_where_nobody_says_how_many() -> None:
-    progress = Progress()
+    progress = Progress(clock := Clock())
     progress.received(3 << 20, 12 << 20)
     told = progress.told()
     assert (told.stage, told.percent, told.detail) == ("Downloading", 25, "3 MiB of 12")
+    clock.now += 3
+    progress.received(6 << 20, 12 << 20)
+    assert progress.told().detail == "6 MiB of 12, 2 MB/s"
+    assert progress.told().seconds_left == 3
     progress.done()
     progress.received(3 << 20, None)
     assert (progress.told().percent, progress.told().detail) == (0, "3 MiB")

@@ -11,7 +11,7 @@ import pytest
 from kohort.contract import FailureReason
 from kohort_server.engine.cpu import cgroup_quota, usable_cpus
 from kohort_server.errors import StartFailure
-from kohort_server.model.source import fetch
+from kohort_server.source.fetch import Wanted, fetch
 from kohort_server.units import parse_duration, parse_size
 
 
@@ -56,7 +56,7 @@ def test_a_local_file_is_used_in_place_when_its_digest_is_right(tmp_path: Path) 
     path = tmp_path / "model.onnx"
     path.write_bytes(b"weights")
     digest = f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
-    assert fetch(path.as_uri(), digest, tmp_path / "cache") == path
+    assert fetch(Wanted(path.as_uri(), digest), tmp_path / "cache").path == path
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_model_that_cannot_be_had_is_told_by_its_reason(
     tmp_path: Path, uri: str, digest: str | None, reason: FailureReason
 ) -> None:
     with pytest.raises(StartFailure) as raised:
-        fetch(uri, digest, tmp_path)
+        fetch(Wanted(uri, digest), tmp_path)
     assert raised.value.failure.reason == reason
 
 
@@ -81,7 +81,7 @@ def test_a_changed_file_is_told_by_both_digests(tmp_path: Path) -> None:
     path.write_bytes(b"other")
     wanted = f"sha256:{'0' * 64}"
     with pytest.raises(StartFailure) as raised:
-        fetch(path.as_uri(), wanted, tmp_path)
+        fetch(Wanted(path.as_uri(), wanted), tmp_path)
     assert raised.value.failure.reason == FailureReason.DIGEST_MISMATCH
     assert wanted in raised.value.failure.message
     assert hashlib.sha256(b"other").hexdigest() in raised.value.failure.message

@@ -11,6 +11,7 @@ import msgspec
 
 from kohort.act.merge import Json, merged
 from kohort.api.engine import Engine, OnUnsupported, Parity
+from kohort.api.model import Model
 from kohort.api.spec import GPU, Spec
 from kohort.contract import (
     ANNOTATION_APPLIED,
@@ -27,6 +28,9 @@ from kohort.contract import (
 )
 
 CACHE_DIRECTORY = "/var/cache/kohort"
+# Mounted whole, so that keys that are rotated reach a server that runs.
+CREDENTIALS = "model-credentials"
+CREDENTIALS_DIRECTORY = "/var/run/kohort/model-credentials"
 SERVER = "server"
 COMPONENT = "model-server"
 GRACE_SECONDS = 60
@@ -132,7 +136,7 @@ def pod_template(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_server(owner, revision, spec, image)],
-            "volumes": [{"name": "cache", "emptyDir": {}}],
+            "volumes": _volumes(spec.model),
             **_gpu_placement(spec.gpu),
         },
     }
@@ -164,7 +168,7 @@ def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             "--host=$(POD_IP)",
             f"--port={PORT_SERVER}",
             f"--cache-dir={CACHE_DIRECTORY}",
-            *([f"--digest={spec.model.digest}"] if spec.model.digest else []),
+            *_source(spec.model),
         ],
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -182,8 +186,34 @@ def _server(owner: Owner, revision: str, spec: Spec, image: str) -> Json:
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         },
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIRECTORY}],
+        "volumeMounts": [
+            {"name": "cache", "mountPath": CACHE_DIRECTORY},
+            *(
+                [{"name": CREDENTIALS, "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True}]
+                if spec.model.secret_ref
+                else []
+            ),
+        ],
     }
+
+
+def _source(model: Model) -> list[str]:
+    given = {
+        "digest": model.digest,
+        "credentials": CREDENTIALS_DIRECTORY if model.secret_ref else "",
+        "endpoint": model.endpoint,
+        "region": model.region,
+    }
+    return [f"--{name}={value}" for name, value in given.items() if value]
+
+
+def _volumes(model: Model) -> list[Json]:
+    cache: Json = {"name": "cache", "emptyDir": {}}
+    if model.secret_ref is None:
+        return [cache]
+    # A Secret that is not there is for the server to tell, in words: a pod that never starts tells nothing.
+    secret = {"secretName": model.secret_ref.name, "optional": True}
+    return [cache, {"name": CREDENTIALS, "secret": secret}]
 
 
 def _engine(engine: Engine) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
@@ -21,3 +21,9 @@ class SpecStruct(
     forbid_unknown_fields=True,
 ):
     """A node of the spec: immutable, camelCase in YAML."""
+
+
+class SecretRef(SpecStruct, frozen=True):
+    """A Secret of the ModelDeployment's namespace."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=253, description="Name of the Secret.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from kohort.api.base import SpecStruct, rules
-from kohort.api.model import URI_RULES, Digest, digest_rule
+from kohort.api.model import SAMPLE_SCHEMES, Digest, digest_rule, uri_rules
 from kohort.api.quantity import Percent
 
 
@@ -45,7 +45,7 @@ class Golden(SpecStruct, frozen=True):
             max_length=2048,
             description="Where they are: an .npz file of numpy.savez with an array per input and a row "
             "per sample, at file:///PATH (a path inside the pod) or http(s)://…",
-            extra_json_schema=URI_RULES,
+            extra_json_schema=uri_rules(SAMPLE_SCHEMES),
         ),
     ]
     digest: Digest = ""

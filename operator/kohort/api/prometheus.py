@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from kohort.api.base import SpecStruct, rules
+from kohort.api.base import SecretRef, SpecStruct, rules
 from kohort.api.quantity import Duration
 
 PLACEHOLDERS = ("namespace", "name", "cohort", "revision")
@@ -26,12 +26,6 @@ class MarginType(StrEnum):
 
     ABSOLUTE = "Absolute"  # of all: percentage points
     RELATIVE = "Relative"  # of stable's share
-
-
-class SecretRef(SpecStruct, frozen=True):
-    """A Secret of the ModelDeployment's namespace."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=253, description="Name of the Secret.")]
 
 
 class Prometheus(SpecStruct, frozen=True):

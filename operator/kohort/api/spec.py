@@ -15,7 +15,7 @@ from kohort.api.analysis import Analysis
 from kohort.api.base import SpecStruct, rules
 from kohort.api.cohorts import COHORT_RULES, Cohort
 from kohort.api.engine import ENGINE_RULES, Engine
-from kohort.api.model import Model, digest_rule
+from kohort.api.model import MODEL_RULES, Model
 from kohort.api.quantity import Duration
 from kohort.api.routing import HeaderName, Preview, Route
 
@@ -97,7 +97,7 @@ class Spec(SpecStruct, frozen=True):
         Model,
         Meta(
             description="The model. Another uri or digest is a new revision.",
-            extra_json_schema=rules(digest_rule("a model")),
+            extra_json_schema=rules(*MODEL_RULES),
         ),
     ]
     engine: Annotated[

@@ -13,6 +13,7 @@ import onnx
 
 from kohort.contract import FailureReason
 from kohort_server.building import Request, onnx_of
+from kohort_server.digest import digest_of
 from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import KINDS, PRECISIONS
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
@@ -28,7 +29,7 @@ from kohort_server.gates.subject import Shared, Subject
 from kohort_server.gates.words import described
 from kohort_server.loading import load
 from kohort_server.model.engine_cache import Cache
-from kohort_server.model.source import digest_of, fetch
+from kohort_server.source.fetch import Wanted, fetch
 
 PASSED, NOT_PASSED, CANNOT = 0, 1, 2
 
@@ -46,7 +47,7 @@ class Place:
         uri = file.uri
         if "://" not in uri:
             uri = (self.folder / uri).resolve().as_uri()
-        return fetch(uri, file.digest or None, self.cache)
+        return fetch(Wanted(uri, file.digest or None), self.cache).path
 
 
 def run(
@@ -85,10 +86,10 @@ def go(spec: Spec, place: Place, with_mutants: bool) -> GatesReport:
     started = time.perf_counter()
     request = request_of(spec, place.threads)
     path = place.fetched(spec.model)
-    engine = load(path.as_uri(), None, request, place.cache).engine
+    engine = load(Wanted(path.as_uri()), request, place.cache).engine
     stable = None
     if spec.stable is not None and any(gate.compare for gate in spec.gates):
-        stable = load(place.fetched(spec.stable).as_uri(), None, request, place.cache).engine
+        stable = load(Wanted(place.fetched(spec.stable).as_uri()), request, place.cache).engine
     subject = Subject(engine, Shared(place.fetched), stable)
     results = [evaluate(gate, subject) for gate in spec.gates if gate.mutation is None]
     tried: list[MutantResult] = []

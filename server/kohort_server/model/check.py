@@ -11,8 +11,8 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
+from kohort_server.digest import digest_of
 from kohort_server.model.origin import invalid
-from kohort_server.model.source import digest_of
 
 MAX_PROTO_BYTES = (2 << 30) - 1  # protobuf's own limit for one message
 MAX_WEIGHT_BYTES = 64 << 30  # of all external data together

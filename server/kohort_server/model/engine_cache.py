@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,17 @@ from typing import IO
 import msgspec
 
 from kohort.contract import FailureReason
+from kohort_server.digest import digest_of
 from kohort_server.errors import StartFailure
-from kohort_server.model.source import digest_of
 
 FORMAT = 1
 MANIFEST = "engine.json"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Files that say which entries this process uses: each is locked for as long as it lives.
 _IN_USE: dict[Path, IO[bytes]] = {}
+
+Build = Callable[[Path], Sequence[str] | Mapping[str, str]]
+"""Writes into an empty directory; says the names of its files, or with each its digest where it is known."""
 
 
 class Key(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -81,13 +84,12 @@ class Cache:
         manifest = verified(path)
         return Entry(path, manifest) if manifest is not None and manifest.key == key else None
 
-    def obtain(self, key: Key, build: Callable[[Path], Sequence[str]]) -> Entry:
+    def obtain(self, key: Key, build: Build) -> Entry:
         """The entry of this key, built where it is not there: by one process, for which others wait.
 
-        `build` writes into an empty directory and says the names of its files. An entry that is broken, or
-        not what it is called, is built again; on a full disk, once all that nobody uses has been removed.
-        It stays as long as this process lives. Raises `StartFailure` with CacheUnusable for a disk that
-        is full or cannot be written, and whatever `build` raises.
+        An entry that is broken, or not what it is called, is built again; on a full disk, once all that
+        nobody uses has been removed. It stays as long as this process lives. Raises `StartFailure` with
+        CacheUnusable for a disk that is full or cannot be written, and whatever `build` raises.
         """
         self._use(key)
         if entry := self.find(key):
@@ -109,7 +111,7 @@ class Cache:
                 "directory with room for three times the model",
             ) from error
 
-    def _build(self, key: Key, build: Callable[[Path], Sequence[str]]) -> Entry:
+    def _build(self, key: Key, build: Build) -> Entry:
         entry = self.root / key.name()
         partial = entry.with_suffix(".partial")
         # Of a builder that died, or of an entry that is not right.
@@ -118,7 +120,10 @@ class Cache:
         partial.mkdir()
         try:
             names = build(partial)
-            files = {name: digest_of(partial / name) for name in names}
+            if isinstance(names, Mapping):
+                files = dict(names)
+            else:
+                files = {name: digest_of(partial / name) for name in names}
             manifest = Manifest(FORMAT, key, files)
             (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
             for name in (*files, MANIFEST):
@@ -135,6 +140,8 @@ class Cache:
 
         Returns how many were removed. What a builder left that died goes in any case.
         """
+        if not self.root.is_dir():
+            return 0
         self._sweep()
         sizes = {path: disk_size(path) for path in self._entries()}
         excess, removed = sum(sizes.values()) - room, 0
