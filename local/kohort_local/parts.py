@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from kohort_local import audit
 from kohort_local.claim import Network
 from kohort_local.pki import node_name
 
@@ -102,6 +103,7 @@ class Layout:
             f"--kubelet-certificate-authority={pki / 'ca.crt'}",
             "--kubelet-preferred-address-types=InternalIP",
             "--profiling=false",
+            *audit.flags(self.state_dir),
         ]
 
     def _client_of(self, name: str) -> list[str]:

@@ -47,6 +47,12 @@ def running(cluster: Cluster, kubectl: Kubectl, directory: Path) -> Iterator[Ope
         yield process
 
 
+def through(*hosts: str) -> Json:
+    """The spec's route, with hosts for gRPC."""
+    gateway = {"parentRefs": [{"name": "public"}], "grpcHostnames": hosts}
+    return {"type": "GatewayAPI", "gatewayAPI": gateway}
+
+
 @dataclass
 class Model:
     """A ModelDeployment, and what the gateway says of its routes."""
@@ -263,38 +269,39 @@ def test_a_route_that_somebody_edits_is_put_right(
     )
 
 
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
 def test_a_route_of_somebody_else_is_not_taken_over(
-    make: Callable[[str], Model], kubectl: Kubectl
+    kind: str, make: Callable[[str], Model], kubectl: Kubectl
 ) -> None:
+    name, resource = f"their-{kind.lower()}", kind.lower()
     theirs = {
         "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": "theirs", "namespace": "default"},
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {"parentRefs": [{"name": "other"}]},
     }
     kubectl("apply", "-f", "-", stdin=msgspec.json.encode(theirs).decode())
-    model = make("theirs")
-    before = model.get("httproute")
-    model.apply()
+    model = make(name)
+    before = model.get(resource)
+    model.apply(route=through("grpc.example.com"))
     stalled = eventually(lambda: model.condition("Stalled"), "it says so")
-    assert "httproutes theirs is there and not Kohort's" in stalled["message"]
-    assert model.get("httproute") == before
-    kubectl("delete", "mdep", "theirs")
-    assert model.get("httproute") == before
-    kubectl("delete", "httproute", "theirs")
+    assert f"{resource}s {name} is there and not Kohort's" in stalled["message"]
+    assert model.get(resource) == before
+    kubectl("delete", "mdep", name)
+    assert model.get(resource) == before
+    kubectl("delete", resource, name)
 
 
 def test_grpc_clients_get_a_route_and_lose_it_with_their_hosts(
     make: Callable[[str], Model],
 ) -> None:
     model = make("calling")
-
-    def through(*hosts: str) -> Json:
-        gateway = {"parentRefs": [{"name": "public"}], "grpcHostnames": hosts}
-        return {"type": "GatewayAPI", "gatewayAPI": gateway}
-
     model.apply(route=through("grpc.example.com"))
     eventually(lambda: model.get("grpcroute"), "a route for gRPC")
+    model.apply(route=through("other.example.com"))
+    eventually(
+        lambda: model.get("grpcroute")["spec"]["hostnames"] == ["other.example.com"], "another host"
+    )
     model.answer()
     told = eventually(
         lambda: model.condition("RoutesAccepted").get("status") == "False", "gRPC is waited for"

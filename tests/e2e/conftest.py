@@ -11,13 +11,16 @@ from kohort_local.cluster import Cluster
 from kohort_local.install import Installation, images, install
 from kohort_local.models import Digits, train
 from tests.e2e.world import Model
+from tests.recorded_calls import AUDITED, record
 
 
 @pytest.fixture(scope="session")
 def e2e_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of its own, so that these tests may stop parts of it."""
-    with Cluster(tmp_path_factory.mktemp("e2e"), images=images(), back_off_cap=1.0) as cluster:
+    directory = tmp_path_factory.mktemp("e2e")
+    with Cluster(directory, images=images(), back_off_cap=1.0, audited=AUDITED) as cluster:
         yield cluster
+        record(cluster)
 
 
 @pytest.fixture(scope="session")

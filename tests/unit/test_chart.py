@@ -15,7 +15,7 @@ import pytest
 from kohort import contract
 from kohort.act import permissions
 from kohort.api.crd import render
-from kohort_local import dashboards
+from kohort_local import dashboards, panels
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "kohort"
@@ -51,13 +51,13 @@ def test_the_charts_permissions_are_the_operators_own() -> None:
     )
 
 
-@pytest.mark.parametrize("name", dashboards.BOARDS)
+@pytest.mark.parametrize("name", panels.BOARDS)
 def test_the_charts_boards_are_those_of_the_table_of_panels(name: str) -> None:
     path = CHART / "files" / "dashboards" / f"{name}.json"
     assert path.read_text() == dashboards.render(name), "run make generate"
 
 
-@pytest.mark.parametrize("name", dashboards.BOARDS)
+@pytest.mark.parametrize("name", panels.BOARDS)
 def test_boards_ask_for_metrics_that_exist(name: str) -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     asked = set(re.findall(r"\bkohort_operator_[a-z_]+", dashboards.render(name)))
@@ -65,7 +65,7 @@ def test_boards_ask_for_metrics_that_exist(name: str) -> None:
         assert f"`{re.sub('_(count|bucket)$', '', metric)}`" in text
 
 
-@pytest.mark.parametrize("name", dashboards.BOARDS)
+@pytest.mark.parametrize("name", panels.BOARDS)
 def test_panels_of_a_board_do_not_overlap(name: str) -> None:
     places = [panel["gridPos"] for panel in dashboards.board(name)["panels"]]
     cells = [
@@ -81,7 +81,7 @@ def test_panels_of_a_board_do_not_overlap(name: str) -> None:
 @pytest.mark.parametrize("grpc", ["-", *map(str, range(17))])
 def test_boards_count_as_failed_what_evidence_counts(grpc: str) -> None:
     for code in range(600):
-        well = re.fullmatch(dashboards.WELL, f"{code}/{grpc}/-/45/12/burger-1")
+        well = re.fullmatch(panels.WELL, f"{code}/{grpc}/-/45/12/burger-1")
         # Envoy has no codes below 100 but 0, which is no answer.
         if code == 0 or code >= 100:
             bad = contract.failed(code) or (grpc != "-" and contract.failed_grpc(int(grpc)))

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from kohort.api.status import CohortPhase, CohortStatus, Evidence, Phase, Status
 from kohort.kube import Server
 from kohort.route.table import ModelKey
+from kohort.runtime.metrics import Metrics
 from kohort.runtime.model_metrics import COHORTS_TOLD, ModelCollector
 from kohort.runtime.models import Model, Models
 from kohort.runtime.operator import Operator
@@ -59,6 +60,17 @@ async def test_the_catalogue_lists_every_metric_that_is_there() -> None:
     families = re.findall(r"^# TYPE (\w+) (\w+)$", operator.metrics.text().decode(), re.M)
     own = {f for f in families if f[0].startswith("kohort_") and not f[0].endswith("_created")}
     assert own == {(d.name, d.kind) for d in operator.metrics.catalogue}
+
+
+def test_counters_that_alerts_wait_for_are_told_before_anything_has_happened() -> None:
+    told = Metrics().text().decode()
+    rules = (DOCUMENT.parents[1] / "charts/kohort/templates/monitoring/rules.yaml").read_text()
+    counters = re.findall(r"increase\((\w+?)\{.*?\}\[", rules.replace("{{", "<").replace("}}", ">"))
+    assert len(counters) >= 5
+    for counter in set(counters) - {"kohort_operator_route_acknowledgement_seconds_bucket"}:
+        assert re.search(rf"^{counter}(\{{.*\}})? 0.0$", told, re.M), counter
+    for labels in ('outcome="defect"', 'action="RolledBack",by="kohort"', 'why="unreachable"'):
+        assert f"{{{labels}}} 0.0" in told
 
 
 def test_models_and_cohorts_are_counted_by_phase() -> None:

@@ -43,9 +43,11 @@ NAME_RULES: list[Rule] = [
 # Besides, with --gateway-api: a Service for each revision, and routes.
 GATEWAY_API_RULES: list[Rule] = [
     _rule("", "services", "get", "list", "watch", "create", "patch", "delete"),
-    *(
-        _rule(GATEWAY_API_GROUP, kind.plural, "get", "list", "watch", "create", "patch", "delete")
-        for kind in RouteKind
+    _rule(GATEWAY_API_GROUP, RouteKind.HTTP.plural, "get", "list", "watch", "create", "patch"),
+    # One for gRPC goes with its last host; one for HTTP goes with its model.
+    _rule(
+        *(GATEWAY_API_GROUP, RouteKind.GRPC.plural),
+        *("get", "list", "watch", "create", "patch", "delete"),
     ),
 ]
 
