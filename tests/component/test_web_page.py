@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
 from msgspec import structs
 from playwright.async_api import Browser, Page, expect
 
@@ -252,6 +253,24 @@ async def test_all_text_can_be_told_from_its_ground(
         ground = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         dark = max(map(int, re.findall(r"\d+", ground)[:3])) < 100
         assert dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+async def test_nothing_is_in_the_way_of_assistive_technology(width: int, chromium: Browser) -> None:
+    window = {"width": width, "height": 800}
+    async with shown(rolling()) as root:
+        async with opened_page(chromium, viewport=window) as page:
+            for name in ("burger", "pizza", None):
+                await page.goto(opened(root, "shop", name))
+                await expect(page.locator("[data-state=live]")).to_be_visible()
+                await expect(page.locator("section.cohort, table").first).to_be_visible()
+                found = await Axe().run(page)
+                assert found.violations_count == 0, found.generate_report()
+        async with opened_page(chromium, viewport=window) as page:
+            await page.goto(root)  # where one signs in
+            await expect(page.get_by_label("Bearer token")).to_be_focused()
+            found = await Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1600])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from kohort.cli.viewing import HOSTS, KeyGate
-from kohort.web import connections, server
+from kohort.web import connections, server, stream
 from kohort.web.server import ViewServer
 from tests.view_parts import KEY, Simulated, many, rolling, shown
 
@@ -77,7 +78,7 @@ async def test_every_answer_tells_browsers_to_run_and_load_nothing_else(
 
 async def test_it_only_shows(client: aiohttp.ClientSession) -> None:
     async with shown(rolling()) as root:
-        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             answer = await client.request(method, f"{root}/api/models/shop/burger", headers=BEARER)
             assert answer.status == 405
 
@@ -202,6 +203,32 @@ async def test_one_person_has_so_many_streams_and_no_more(client: aiohttp.Client
             raise AssertionError("the place of a stream that ended stays taken")
 
 
+async def test_whoever_does_not_read_is_left_after_a_while(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_STREAMS_OF_ONE", 1)
+    monkeypatch.setattr(server, "LIST_PACE_SECONDS", 0.005)
+    monkeypatch.setattr(stream, "WRITE_SECONDS", 0.5)
+    world = many(server.MOST_ROWS)
+    async with shown(world) as root:
+        with socket.create_connection(("127.0.0.1", int(root.rpartition(":")[2]))) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            head = f"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+            deaf.sendall(f"{head}Accept: text/event-stream\r\n\r\n".encode())
+            statuses = []
+            for number in range(2000):
+                world.wrong[:] = [f"something new: {number}"]
+                world.feed.changed("shop", "burger")
+                await asyncio.sleep(0.02)
+                if number % 25 == 24:
+                    async with client.get(f"{root}/api/models", headers=EVENTS) as answer:
+                        statuses.append(answer.status)
+                    if answer.status == 200:
+                        break
+        assert statuses[0] == 429
+        assert statuses[-1] == 200
+
+
 async def test_only_requests_for_this_machine_are_answered_where_that_is_asked(
     client: aiohttp.ClientSession,
 ) -> None:
@@ -224,8 +251,8 @@ async def test_connections_that_say_nothing_are_closed_and_others_are_not(
     monkeypatch.setattr(connections, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.1)
     async with shown(rolling()) as root:
-        stream = await client.get(f"{root}/api/models", headers=EVENTS)
-        await event(stream)
+        events = await client.get(f"{root}/api/models", headers=EVENTS)
+        await event(events)
         port = int(root.rpartition(":")[2])
         for said in (b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -233,7 +260,7 @@ async def test_connections_that_say_nothing_are_closed_and_others_are_not(
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
             writer.close()
         assert (await client.get(root)).status == 200
-        assert not stream.content.at_eof()
+        assert not events.content.at_eof()
 
 
 async def test_of_too_many_silent_connections_the_oldest_go(

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
@@ -23,6 +23,7 @@ from kohort.observe.mirrors import scrape_mirrors
 from kohort.observe.slots import SlotLedger
 from kohort.observe.starts import ask_start
 from kohort.plan.capacity import awaits_gateways
+from kohort.route.envoy.identity import Identity
 from kohort.route.envoy.server import RouteServer
 from kohort.route.table import ModelKey
 from kohort.runtime import status_server
@@ -42,7 +43,9 @@ from kohort.runtime.routes import Publisher
 from kohort.runtime.scraper import Scraper
 from kohort.runtime.settings import Settings
 from kohort.runtime.starts import StartWatcher
-from kohort.runtime.viewing import Viewing
+
+if TYPE_CHECKING:
+    from kohort.runtime.viewing import Viewing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -128,8 +131,7 @@ class Operator:
                 identity = await _persistently(lambda: secrets.ensure(datetime.now(UTC)))
                 await self._routes.start(settings.listen_address, settings.routes_port, identity)
                 if settings.view_port:
-                    self._viewing = Viewing(self._caches, self._kube, identity)
-                    await self._viewing.start(settings.listen_address, settings.view_port)
+                    self._viewing = await self._view(identity)
                 self._serving = True
                 group.create_task(self._renew_certificates(secrets), name="certificates")
                 group.create_task(self._watch_models(), name="models")
@@ -146,6 +148,13 @@ class Operator:
                 await self._viewing.stop()
             await self._routes.stop(STOP_GRACE_SECONDS)
             await self._caches.stop()
+
+    async def _view(self, identity: Identity) -> Viewing:
+        from kohort.runtime.viewing import Viewing  # only here: most operators do without
+
+        viewing = Viewing(self._caches, self._kube, identity)
+        await viewing.start(self._settings.listen_address, self._settings.view_port)
+        return viewing
 
     async def _lead(self, election: LeaseElection, session: aiohttp.ClientSession) -> None:
         """Decides and writes until the lease is lost; routes are served before and after alike."""

@@ -86,8 +86,8 @@ class ViewServer:
         for name in TYPES:
             app.router.add_get(f"/{name}", self._file(name))
         app.router.add_get("/", self._file("index.html"))
-        app.router.add_get("/api/models", self._list)
-        app.router.add_get("/api/models/{namespace}/{name}", self._one)
+        app.router.add_get("/api/models", self._list, allow_head=False)
+        app.router.add_get("/api/models/{namespace}/{name}", self._one, allow_head=False)
         self._runner = web.AppRunner(
             app,
             access_log=None,  # request lines tell names of models; the API server's audit log has them
