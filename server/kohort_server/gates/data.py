@@ -180,7 +180,7 @@ def check_drift(drift: Drift, samples: Samples, others: Samples) -> list[Finding
         found = dict(zip(pairs, map(float, chances), strict=True))
         worst = min(found, key=lambda called: found[called])
         failed, limit = found[worst] <= drift.false_alarm, float(drift.false_alarm)
-        told = f"chance does so with {found[worst]:.2g}"
+        told = f"so much by chance in {found[worst]:.2g} of cases"
     return [
         Finding(
             Outcome.FAILED if failed else Outcome.PASSED,

@@ -170,7 +170,7 @@ def _not_worse(
         return Finding(outcome, message, name, len(rows), value, bound, threshold)
 
     if chance <= 1 - confidence:
-        return found(Outcome.FAILED, f"{told}: chance does so with {chance:.2g} at most")
+        return found(Outcome.FAILED, f"{told}: by chance in {chance:.2g} of cases at most")
     if threshold is None:
         return found(Outcome.PASSED, f"{told}: no sign of being worse")
     if bound >= threshold:

@@ -114,7 +114,7 @@ def html(report: GatesReport) -> str:
     for gate in report.gates:
         parts.append(
             f'<h2><span class="{gate.outcome.value}">{MARKS[gate.outcome]} {gate.outcome.value}</span> '
-            f"{escape(gate.name)}</h2><p>{escape(gate.what)}<br><code>{gate.golden}</code></p>"
+            f"{escape(gate.name)}</h2><p>{escape(gate.what)}<br>golden data <code>{gate.golden}</code></p>"
             f"{_html_findings(gate)}"
         )
         if gate.failing:
@@ -198,7 +198,7 @@ def markdown(report: GatesReport, keep: Callable[[str, bytes], str]) -> str:
             "",
             f"## {MARKS[gate.outcome]} {gate.name}: {gate.outcome.value}",
             "",
-            f"{_md(gate.what)} {gate.golden}".strip(),
+            f"{_md(gate.what)}; golden data `{gate.golden}`",
         ]
         lines += [
             "",
