@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,10 +34,15 @@ fetch(Wanted(uri, None, Credentials(), endpoint), Path(cache))
 """
 
 
-def serve(path: Path, port: socket.socket) -> None:
-    """Answer HEAD and GET with the file, or a part of it, until the process ends."""
-    while True:
-        client, _ = port.accept()
+def serve(path: Path, port: socket.socket, parent: int) -> None:
+    """Answer HEAD and GET with the file, or a part of it, as long as the parent lives."""
+    port.settimeout(1.0)
+    while os.getppid() == parent:
+        try:
+            client, _ = port.accept()
+        except TimeoutError:
+            continue
+        client.settimeout(None)
         threading.Thread(target=converse, args=(client, path), daemon=True).start()
 
 
@@ -89,9 +95,11 @@ def main() -> None:
             for _ in range(options.size >> 20):
                 file.write(block)
         port = socket.create_server(("127.0.0.1", 0), backlog=64)
+        parent = os.getpid()
         server = os.fork()
         if server == 0:
-            serve(model, port)
+            serve(model, port, parent)
+            os._exit(0)
         url = f"http://127.0.0.1:{port.getsockname()[1]}"
         target = root / "target"
         python = [sys.executable, "-c", FETCH]
@@ -111,7 +119,7 @@ def main() -> None:
                     memory[name] = max(memory.get(name, 0), peak)
                     shutil.rmtree(target, ignore_errors=True)
         finally:
-            os.kill(server, 9)
+            os.kill(server, signal.SIGKILL)
             os.waitpid(server, 0)
         best = {name: min(found) for name, found in times.items()}
         print(f"{'client':8} {'best s':>8} {'MB/s':>8} {'of curl':>8} {'peak MiB':>9}")
