@@ -20,7 +20,7 @@ MOTO = ("moto[server,s3]==5.2.5",)
 DVC = ("dvc[s3]==3.67.1",)
 MLFLOW = ("mlflow[auth]==3.17.2", "onnx==1.23.2")
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 def environment(*requirements: str) -> Path:
