@@ -19,7 +19,7 @@ from tests.component.source_servers import HASTY, WebServer, send, told
 from tests.component.test_source_http import left, secret
 from tests.component.tool_environments import MLFLOW, environment, listening, python, unused_port
 
-USER, PASSWORD = "admin", "password1234"  # of MLflow's own first user
+USER, PASSWORD = "admin", "of-these-tests-7"  # of MLflow's own first user
 
 REGISTER = """
 import json, sys
@@ -92,6 +92,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the tests",
         "PATH": f"{programs}:/usr/bin:/bin",
         "HOME": str(directory),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     path = linear_model(directory / "model.onnx", "batch")
     with listening(command, port, environ, directory / "log"):
