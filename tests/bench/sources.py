@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from kohort_server.units import parse_size
@@ -43,7 +44,13 @@ def serve(path: Path, port: socket.socket, parent: int) -> None:
         except TimeoutError:
             continue
         client.settimeout(None)
-        threading.Thread(target=converse, args=(client, path), daemon=True).start()
+        threading.Thread(target=answer, args=(client, path), daemon=True).start()
+
+
+def answer(client: socket.socket, path: Path) -> None:
+    """Converse, until either side has enough."""
+    with suppress(OSError):
+        converse(client, path)
 
 
 def converse(client: socket.socket, path: Path) -> None:
@@ -62,12 +69,9 @@ def converse(client: socket.socket, path: Path) -> None:
                 f"Content-Range: bytes {start}-{end - 1}/{size}\r\nAccept-Ranges: bytes\r\n"
                 "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
             )
-            try:
-                client.sendall(told.encode())
-                while method == b"GET" and start < end:
-                    start += os.sendfile(client.fileno(), file.fileno(), start, end - start)
-            except OSError:
-                return
+            client.sendall(told.encode())
+            while method == b"GET" and start < end:
+                start += os.sendfile(client.fileno(), file.fileno(), start, end - start)
 
 
 def measured(command: list[str]) -> tuple[float, float]:
