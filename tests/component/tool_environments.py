@@ -18,7 +18,6 @@ from pathlib import Path
 from kohort_local.places import cache_dir
 
 MOTO = ("moto[server,s3]==5.2.5",)
-DVC = ("dvc[s3]==3.67.1",)
 MLFLOW = ("mlflow[auth]==3.17.2", "onnx==1.23.2", "onnxruntime==1.32.0")
 
 START_SECONDS = 300.0
