@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from kohort_server.units import parse_size
@@ -33,11 +35,22 @@ fetch(Wanted(uri, None, Credentials(), endpoint), Path(cache))
 """
 
 
-def serve(path: Path, port: socket.socket) -> None:
-    """Answer HEAD and GET with the file, or a part of it, until the process ends."""
-    while True:
-        client, _ = port.accept()
-        threading.Thread(target=converse, args=(client, path), daemon=True).start()
+def serve(path: Path, port: socket.socket, parent: int) -> None:
+    """Answer HEAD and GET with the file, or a part of it, as long as the parent lives."""
+    port.settimeout(1.0)
+    while os.getppid() == parent:
+        try:
+            client, _ = port.accept()
+        except TimeoutError:
+            continue
+        client.settimeout(None)
+        threading.Thread(target=answer, args=(client, path), daemon=True).start()
+
+
+def answer(client: socket.socket, path: Path) -> None:
+    """Converse, until either side has enough."""
+    with suppress(OSError):
+        converse(client, path)
 
 
 def converse(client: socket.socket, path: Path) -> None:
@@ -56,12 +69,9 @@ def converse(client: socket.socket, path: Path) -> None:
                 f"Content-Range: bytes {start}-{end - 1}/{size}\r\nAccept-Ranges: bytes\r\n"
                 "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
             )
-            try:
-                client.sendall(told.encode())
-                while method == b"GET" and start < end:
-                    start += os.sendfile(client.fileno(), file.fileno(), start, end - start)
-            except OSError:
-                return
+            client.sendall(told.encode())
+            while method == b"GET" and start < end:
+                start += os.sendfile(client.fileno(), file.fileno(), start, end - start)
 
 
 def measured(command: list[str]) -> tuple[float, float]:
@@ -89,9 +99,11 @@ def main() -> None:
             for _ in range(options.size >> 20):
                 file.write(block)
         port = socket.create_server(("127.0.0.1", 0), backlog=64)
+        parent = os.getpid()
         server = os.fork()
         if server == 0:
-            serve(model, port)
+            serve(model, port, parent)
+            os._exit(0)
         url = f"http://127.0.0.1:{port.getsockname()[1]}"
         target = root / "target"
         python = [sys.executable, "-c", FETCH]
@@ -111,7 +123,7 @@ def main() -> None:
                     memory[name] = max(memory.get(name, 0), peak)
                     shutil.rmtree(target, ignore_errors=True)
         finally:
-            os.kill(server, 9)
+            os.kill(server, signal.SIGKILL)
             os.waitpid(server, 0)
         best = {name: min(found) for name, found in times.items()}
         print(f"{'client':8} {'best s':>8} {'MB/s':>8} {'of curl':>8} {'peak MiB':>9}")

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,9 @@ from pathlib import Path
 from kohort_local.places import cache_dir
 
 MOTO = ("moto[server,s3]==5.2.5",)
-DVC = ("dvc[s3]==3.67.1",)
-MLFLOW = ("mlflow[auth]==3.17.2", "onnx==1.23.2")
+MLFLOW = ("mlflow[auth]==3.17.2", "onnx==1.23.2", "onnxruntime==1.32.0")
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 def environment(*requirements: str) -> Path:
@@ -56,7 +56,11 @@ def listening(
     """A server's process, from when it listens on a port of 127.0.0.1."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **environ}, stdout=output, stderr=output
+            command,
+            env={**os.environ, **environ},
+            stdout=output,
+            stderr=output,
+            process_group=0,  # some have workers, which end with them
         )
     try:
         end = time.monotonic() + START_SECONDS
@@ -70,7 +74,7 @@ def listening(
                 time.sleep(0.05)
         yield process
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +12,14 @@ from urllib.parse import unquote, urlsplit
 from kohort.contract import FailureReason
 from kohort_server.digest import DIGEST, digest_of, digest_of_tree
 from kohort_server.errors import StartFailure
-from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, remove, unless_locked
+from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, remove
 from kohort_server.source.credentials import Credentials
+from kohort_server.source.downloads import Directory, held, part_name, size_of
 from kohort_server.source.http import HttpSource
 from kohort_server.source.interface import (
     CHUNK,
     ChangedError,
     Listing,
-    RemoteFile,
     Source,
     TransientError,
     failed,
@@ -37,7 +35,6 @@ Received = Callable[[int, int | None], None]
 FILES = "files"  # in an entry of the cache
 ALONE = "model.onnx"  # what a file is called there that has no name of its own
 ROOM = 20 << 30  # bytes that models may take in the cache, beside those that are in use
-KEPT_SECONDS = 24 * 3600.0  # for a download that broke off
 
 
 def unheard(received: int, announced: int | None) -> None:
@@ -324,63 +321,6 @@ class Download:
                     error.failure.reason, f"{uri}: {error.failure.message}"
                 ) from error
         return Listing(files, listing.pinned), digests
-
-
-class Directory:
-    """Where a download's parts lie until it is whole: of one process at a time, and kept for the next try."""
-
-    def __init__(self, root: Path, uri: str) -> None:
-        self.path = root / hashlib.sha256(uri.encode()).hexdigest()[:40]
-
-    def __enter__(self) -> Directory:
-        root = self.path.parent
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = self.path.with_suffix(".lock").open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        for other in root.glob("*.lock"):
-            if time.time() - other.stat().st_mtime > KEPT_SECONDS:
-                with unless_locked(other) as free:
-                    if free:
-                        remove(other.with_suffix(""))
-        self.path.mkdir(exist_ok=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def record(self, digest: str) -> None:
-        """Remember what a URI stands for that will never stand for anything else."""
-        self.path.with_suffix(".digest").write_text(digest)
-
-    def recorded(self) -> str | None:
-        """What is remembered of it."""
-        path = self.path.with_suffix(".digest")
-        told = path.read_text() if path.exists() else ""
-        return told if DIGEST.fullmatch(told) else None
-
-    def part(self, file: RemoteFile) -> Path:
-        """Where a file's content lies."""
-        return self.path / part_name(file)
-
-    def done(self) -> None:
-        """Nothing of it is needed any more."""
-        remove(self.path)
-
-
-def part_name(file: RemoteFile) -> str:
-    """One name for each content: what broke off is only gone on with where it is the same."""
-    told = "\0".join((file.name, str(file.size), file.version, file.digest))
-    return hashlib.sha256(told.encode()).hexdigest()[:40]
-
-
-def held(directory: Path) -> int:
-    """Bytes in a download's directory."""
-    return sum(size_of(part) for part in directory.iterdir())
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
 
 
 def content_key(digest: str) -> Key:

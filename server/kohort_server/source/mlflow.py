@@ -129,6 +129,12 @@ class MlflowSource:
         if logged != place:  # a logged model, which has a place of its own
             answer = self._ask(f"logged-models/{quote(logged.strip('/'), safe='')}", {})
             place = str(answer.get("model", {}).get("info", {}).get("artifact_uri", ""))
+        of_run = place.removeprefix("runs:/")
+        if of_run != place:  # a directory of a run's files
+            run, _, path = of_run.partition("/")
+            answer = self._ask("runs/get", {"run_id": run})
+            root = str(answer.get("run", {}).get("info", {}).get("artifact_uri", ""))
+            place = f"{root}/{path}"
         return place
 
     def _files(self, root: str) -> Iterator[RemoteFile]:

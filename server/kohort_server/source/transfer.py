@@ -34,7 +34,7 @@ class Bounds:
     """What a download may take. Sizes in bytes, times in seconds."""
 
     size: int = 32 << 30  # of all files together
-    part: int = 4 << 20  # of a file that is asked for at once
+    part: int = 2 << 20  # of a file that is asked for at once
     parts: int = 4  # on their way at the same time; as many again wait for their turn to be hashed
     least_speed: int = 10_000  # bytes per second, over
     slow_seconds: float = 30.0
