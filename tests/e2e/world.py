@@ -144,7 +144,10 @@ class Model:
 def nobody_noticed(account: Account) -> None:
     """No request was lost or misrouted, and there were some."""
     assert account.total > 0
-    assert not account.lost, f"{len(account.lost)} of {account.total} lost: {account.lost[:3]}"
+    times = [answer.at for answer in account.lost] or [0.0]
+    span = f"within {max(times) - min(times):.1f} s"
+    told = f"{len(account.lost)} of {account.total} lost {span}: {account.lost[:3]}"
+    assert not account.lost, told
     assert not account.misrouted, f"misrouted: {account.misrouted[:3]}"
 
 
