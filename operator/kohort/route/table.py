@@ -108,6 +108,12 @@ class RouteTable:
         return tuple(dict.fromkeys(r for c in self.cohorts for r in (c.stable, c.canary) if r))
 
     @property
+    def serving(self) -> frozenset[str]:
+        """Revisions that have clients."""
+        stable = (c.stable for c in self.cohorts if c.weight < 100)
+        return frozenset((*stable, *(c.canary for c in self.cohorts if c.weight)))
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """Where requests go: every revision by itself, and every canary with the stable one behind it."""
         behind = (Target(c.canary, c.stable) for c in self.cohorts if c.canary)

@@ -92,17 +92,19 @@ class Caches:
         Waits for the CRD, which may be applied after the operator.
         """
         models = group.create_task(self._first_list(), name="first list")
+        own = self._settings.namespace
         for namespace in self._namespaces:
             self._follow(group, self.deployments, APPS, "deployments", parse_deployment, namespace)
             self._follow(group, self.records, APPS, "controllerrevisions", parse_record, namespace)
-            self._follow(group, self.pods, CORE, "pods", parse_pod, namespace)
             if self._settings.gateway_service or self._settings.gateway_api:
                 self._follow(group, self.services, CORE, "services", parse_owned, namespace)
-        own = self._settings.namespace
         self._follow(group, self.gateway_pods, CORE, "pods", parse_pod, own, GATEWAYS)
+        # Pods after models: those that a status speaks of are among them.
+        await models
+        for namespace in self._namespaces:
+            self._follow(group, self.pods, CORE, "pods", parse_pod, namespace)
         for informer in self._informers:
             await informer.synced.wait()
-        await models
         # Not waited for: without their CRDs, models that do not use them are served all the same.
         for kind, store in self.routes.items():
             for namespace in self._namespaces:

@@ -79,7 +79,11 @@ class Operator:
         )
         self._routes = RouteServer(self._route_refused)
         self._publisher = Publisher(
-            self._caches.models, self._caches.pods, self._routes, self.metrics.pushes.inc
+            self._caches.models,
+            self._caches.pods,
+            self._routes,
+            self.metrics.pushes.inc,
+            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
         )
         # A lease that is lost for a moment must not cost what slots have shown so far.
         self._slots = SlotLedger()
