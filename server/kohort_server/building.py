@@ -19,8 +19,8 @@ from kohort_server.engine.interface import Engine
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, Kind
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import Golden, drawn, read
-from kohort_server.gate.parity import DEFAULTS, Comparison, Limits, Report
+from kohort_server.gates.golden import Golden, drawn, read
+from kohort_server.gates.parity import DEFAULTS, Comparison, Limits, Report
 from kohort_server.model.check import CheckedModel, checked, one_line
 from kohort_server.model.engine_cache import MANIFEST, Cache, Entry, Key, verified
 from kohort_server.model.hardware import machine

@@ -20,7 +20,7 @@ from kohort_server.building import GoldenFile, Request, export, obtain
 from kohort_server.engine.cpu import cgroup_quota, usable_cpus
 from kohort_server.engine.kinds import FULL_PRECISION, KINDS, PRECISIONS
 from kohort_server.errors import StartFailure
-from kohort_server.gate.parity import Limits
+from kohort_server.gates.parity import Limits
 from kohort_server.loading import load
 from kohort_server.logs import FORMATS, start_logging
 from kohort_server.model.engine_cache import MANIFEST, Cache

@@ -8,7 +8,7 @@ import msgspec
 
 from kohort.contract import FailureReason, Start, TriedEngine
 from kohort_server.errors import StartFailure
-from kohort_server.gate.parity import Report
+from kohort_server.gates.parity import Report
 
 # Another engine than the first must be faster by this share: what is measured differs from run to run.
 USEFUL_GAIN = 0.05

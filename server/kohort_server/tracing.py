@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
+import urllib3
 
 from kohort.contract import HEADER_COHORT
 from kohort_server.logs import trace_of
@@ -35,6 +35,7 @@ MOST_SPANS, SENT_AT_ONCE = 4096, 512
 SECONDS_BETWEEN = 2.0
 TIMEOUT = 5.0
 LAST_EXPORT = 2.0
+MOST_ANSWER = 65536  # bytes that are read of an answer
 
 log = logging.getLogger(__name__)
 
@@ -42,33 +43,29 @@ Span = dict[str, Any]
 
 
 class Collector:
-    """Where spans go. Any trouble with it is an `OSError` or an `HTTPException`."""
+    """Where spans go. Any trouble with it is an `urllib3.exceptions.HTTPError`."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """Raises `ValueError` for what is no address."""
-        self._url = urlsplit(url)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url} is no address like http://collector:4318")
-        _ = self._url.port  # out of range it raises, and not when spans are sent
+        _ = parts.port  # out of range it raises, and not when spans are sent
+        self._url = url
         self._headers = {**headers, "Content-Type": "application/json"}
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
 
     def send(self, body: bytes) -> None:
         """Send one message."""
-        connection = _connection(self._url)
+        answer = self._pool.request(
+            "POST", self._url, body=body, headers=self._headers, preload_content=False
+        )
         try:
-            target = self._url.path + (f"?{self._url.query}" if self._url.query else "")
-            connection.request("POST", target or "/", body, self._headers)
-            answer = connection.getresponse()
-            answer.read(65536)
-            if answer.status >= 300:
-                raise HTTPException(f"it answered {answer.status}")
+            answer.read(MOST_ANSWER)
         finally:
-            connection.close()
-
-
-def _connection(url: SplitResult) -> HTTPConnection:
-    kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-    return kind(url.hostname or "", url.port, timeout=TIMEOUT)
+            answer.close()
+        if answer.status >= 300:
+            raise urllib3.exceptions.HTTPError(f"it answered {answer.status}")
 
 
 class Tracing:
@@ -137,7 +134,7 @@ class Tracing:
             spans = [self._spans.popleft() for _ in range(min(SENT_AT_ONCE, len(self._spans)))]
             try:
                 self._collector.send(self._message(spans))
-            except (OSError, HTTPException) as error:
+            except urllib3.exceptions.HTTPError as error:
                 if not self._away:
                     log.warning("spans are lost until their collector takes some again: %s", error)
                 self._away = True

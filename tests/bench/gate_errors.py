@@ -16,10 +16,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from kohort_server.gate.golden import Golden
 from kohort_server.gates.answers import Answers
 from kohort_server.gates.bounds import Interval
 from kohort_server.gates.data import check
+from kohort_server.gates.golden import Golden
 from kohort_server.gates.judge import Demand, Parts, good_enough, not_worse, share_of
 from kohort_server.gates.metrics import Measure, MetricName, measure_of
 from kohort_server.gates.quantities import Share

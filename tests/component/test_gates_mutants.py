@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
-from kohort_server.gate.golden import Golden
+from kohort_server.gates.golden import Golden
 from kohort_server.gates.layout import layout_of
 from kohort_server.gates.mutants import Ground, edits, mutants
 from kohort_server.gates.samples import Samples

@@ -17,7 +17,7 @@ from kohort_server.building import Built, GoldenFile, Request, obtain
 from kohort_server.engine import kinds, open_vino
 from kohort_server.engine.onnx_runtime import OnnxRuntimeEngine
 from kohort_server.errors import StartFailure
-from kohort_server.gate.parity import Limits
+from kohort_server.gates.parity import Limits
 from kohort_server.model.check import CheckedModel
 from kohort_server.model.engine_cache import Cache
 from tests.component.engine_models import (

@@ -20,7 +20,7 @@ from kohort.act.manifests import (
 from kohort.api.spec import Spec
 from kohort.contract import LABEL_MODEL, LABEL_REVISION
 from kohort_server.building import GoldenFile, Request
-from kohort_server.gate.parity import Limits
+from kohort_server.gates.parity import Limits
 from kohort_server.main import options_of, parse
 
 OWNER = Owner("shop", "burger", "uid-1")

@@ -21,7 +21,6 @@ from kohort.api.cohorts import Cohort, Holdback, Pause, Step, Until
 from kohort.api.model import Model
 from kohort.api.spec import Spec
 from kohort.api.status import CohortStatus, Evidence, Tally, Verdict
-from kohort.cli.differences import differences, three_way_patch
 from kohort.cli.foresight import Foresight, released, serving
 from kohort.cli.main import main
 from kohort.cli.previewing import report
@@ -358,67 +357,3 @@ def test_from_wherever_a_rollout_stands_the_next_one_is_foreseen_to_its_end(
     last = {move.cohort: move.what for move in found.moves}
     ends = f"{found.label(revision_name('burger', third))} serves all of it"
     assert last == {cohort.name: ends for cohort in its_cohorts}
-
-
-JSON = st.recursive(
-    st.integers(0, 3) | st.sampled_from(["a", "b"]),
-    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner) | st.lists(inner, max_size=2),
-    max_leaves=10,
-)
-OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON)
-
-
-def merged(present: Any, patch: Any) -> Any:
-    """RFC 7386."""
-    if not isinstance(patch, dict):
-        return patch
-    out = dict(present) if isinstance(present, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            out.pop(key, None)
-        else:
-            out[key] = merged(out.get(key), value)
-    return out
-
-
-@given(OBJECTS, OBJECTS)
-def test_applying_over_what_the_file_said_before_gives_what_it_says_now(
-    original: dict[str, Any], wanted: dict[str, Any]
-) -> None:
-    assert merged(original, three_way_patch(original, wanted, original)) == wanted
-
-
-@given(OBJECTS, OBJECTS)
-def test_applying_leaves_what_others_have_set(
-    wanted: dict[str, Any], of_others: dict[str, Any]
-) -> None:
-    present = {"others": of_others, **wanted}
-    assert three_way_patch(wanted, wanted, present) == {}
-
-
-@given(OBJECTS, OBJECTS)
-def test_there_is_a_difference_exactly_where_two_values_differ(
-    before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    found = list(differences(before, after, "spec"))
-    assert bool(found) == (before != after)
-    assert all(each.before != each.after for each in found)
-    assert all(each.path.startswith("spec") for each in found)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [({"a": {}}, {"a": []}), ([{"name": "a"}], [{"name": "a"}, {"name": "a"}]), ([], [{}])],
-)
-def test_what_only_looks_alike_differs(before: Any, after: Any) -> None:
-    assert list(differences(before, after, "spec")) != []
-
-
-def test_items_of_a_list_are_told_by_name_and_in_their_order() -> None:
-    before = {"cohorts": [{"name": "a", "w": 1}, {"name": "b"}]}
-    after = {"cohorts": [{"name": "b"}, {"name": "a", "w": 2}, {"name": "c"}]}
-    assert [str(each) for each in differences(before, after, "spec")] == [
-        "spec.cohorts[a].w: 1 -> 2",
-        'spec.cohorts[c]: (default) -> {"name":"c"}',
-        'spec.cohorts in order: ["a","b"] -> ["b","a","c"]',
-    ]

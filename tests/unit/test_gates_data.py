@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kohort_server.engine.interface import Signature, TensorSpec
-from kohort_server.gate.golden import Golden
 from kohort_server.gates.data import check
 from kohort_server.gates.drift import chi_squared_chance, ks_chance, ks_distance, psi
 from kohort_server.gates.errors import GateError
+from kohort_server.gates.golden import Golden
 from kohort_server.gates.quantities import Amount, Share
 from kohort_server.gates.results import Finding, Outcome
 from kohort_server.gates.samples import Samples, read_samples

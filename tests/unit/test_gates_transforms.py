@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from kohort_server.engine.interface import Signature, TensorSpec
-from kohort_server.gate.golden import Golden
 from kohort_server.gates import pictures
 from kohort_server.gates.answers import answers_of
 from kohort_server.gates.errors import GateError
+from kohort_server.gates.golden import Golden
 from kohort_server.gates.layout import changed_table, layout_of, transformed
 from kohort_server.gates.png import MOST_SIDE, png
 from kohort_server.gates.quantities import Amount, Share

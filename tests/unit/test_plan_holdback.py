@@ -10,6 +10,8 @@ from kohort.api.status import CohortPhase, Phase
 from tests.unit.plan_simulation import Cluster, Cohort, Step, condition, model, serving
 
 HOLDBACK = Holdback(weight=5, time="10m")
+AT_ONCE = 20
+"""Ticks of five seconds: long before the holdback is over by itself."""
 STAFF = Cohort(name="staff", steps=(Step(weight=50, hold="10s"),), holdback=HOLDBACK)
 EVERYONE = Cohort(name="everyone", after=("staff",), steps=(Step(weight=50, hold="10s"),))
 
@@ -66,7 +68,7 @@ def test_harm_that_is_seen_while_some_are_held_back_sends_all_of_them_back() -> 
 def test_another_model_is_compared_with_the_one_that_has_nearly_all_clients() -> None:
     cluster, _, second = holding()
     cluster.edit(kept(3))
-    cluster.until(lambda c: c.cohort("staff").canary == c.desired)
+    cluster.until(lambda c: c.cohort("staff").canary == c.desired, ticks=AT_ONCE)
     assert cluster.cohort("staff").stable == second
     assert [d.action for d in cluster.cohort("staff").decisions][:2] == ["Promoted", "Promoted"]
 
@@ -74,7 +76,7 @@ def test_another_model_is_compared_with_the_one_that_has_nearly_all_clients() ->
 def test_the_former_model_is_given_back_to_all_at_once() -> None:
     cluster, former, _ = holding()
     cluster.edit(kept(1))
-    cluster.until(Cluster.finished)
+    cluster.until(Cluster.finished, ticks=AT_ONCE)
     assert [d.action for d in cluster.cohort("staff").decisions][:1] == ["Superseded"]
     assert cluster.cohort("staff").stable == former
 
@@ -82,10 +84,10 @@ def test_the_former_model_is_given_back_to_all_at_once() -> None:
 def test_people_end_it_by_promoting_or_aborting() -> None:
     cluster, _, new = holding()
     cluster.command = "promote staff to=all id=1"
-    cluster.until(lambda c: c.cohort("staff").stable == new)
+    cluster.until(lambda c: c.cohort("staff").stable == new, ticks=AT_ONCE)
     cluster, former, _ = holding()
     cluster.command = "abort staff id=1"
-    cluster.until(lambda c: c.cohort("staff").phase is CohortPhase.ROLLED_BACK)
+    cluster.until(lambda c: c.cohort("staff").phase is CohortPhase.ROLLED_BACK, ticks=AT_ONCE)
     assert cluster.cohort("staff").stable == former
 
 
@@ -93,12 +95,12 @@ def test_a_holdback_that_is_taken_out_ends() -> None:
     cluster, _, new = holding()
     without = structs.replace(STAFF, holdback=None)
     cluster.edit(structs.replace(kept(2), cohorts=(without, EVERYONE)))
-    cluster.until(lambda c: c.cohort("staff").stable == new)
+    cluster.until(lambda c: c.cohort("staff").stable == new, ticks=AT_ONCE)
 
 
 def test_a_smaller_holdback_takes_more_clients_along() -> None:
     cluster, _, _ = holding()
     fewer = structs.replace(STAFF, holdback=Holdback(weight=1, time="10m"))
     cluster.edit(structs.replace(kept(2), cohorts=(fewer, EVERYONE)))
-    cluster.until(lambda c: c.cohort("staff").weight == 99)
+    cluster.until(lambda c: c.cohort("staff").weight == 99, ticks=AT_ONCE)
     cluster.until(lambda c: c.cohort("staff").phase is CohortPhase.HOLDING_BACK)

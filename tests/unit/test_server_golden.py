@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kohort_server.engine.interface import BatchDimension, Signature, TensorSpec
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import Golden, drawn, read
+from kohort_server.gates.golden import Golden, drawn, read
 
 IMAGE = TensorSpec("image", "FP32", (-1, 3))
 LABEL = TensorSpec("label", "INT64", (-1,))

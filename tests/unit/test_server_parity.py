@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from kohort_server.gate.parity import DEFAULTS, Comparison, Failure, Thresholds
+from kohort_server.gates.parity import DEFAULTS, Comparison, Failure, Thresholds
 
 FP32 = DEFAULTS["FP32"]
 VALUES = st.floats(-1e6, 1e6, width=32)

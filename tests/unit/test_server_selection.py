@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kohort.contract import FailureReason
 from kohort_server.errors import StartFailure
-from kohort_server.gate.parity import DEFAULTS, OutputReport, Report
+from kohort_server.gates.parity import DEFAULTS, OutputReport, Report
 from kohort_server.selection import (
     USEFUL_GAIN,
     Candidate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,18 @@ from kohort_server.gates.words import described
 ASKING = frozenset({"contract", "compare", "metamorphic"})
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One gate before a model. ``parts``: rows by slice; ``shown``: for samples that it stumbles over."""
+
+    gate: Gate
+    dataset: Dataset
+    subject: Subject
+    samples: Samples
+    parts: Parts
+    shown: Exhibits | None
+
+
 def evaluate(gate: Gate, subject: Subject, exhibit: bool = True) -> GateResult:
     """What a gate finds of a model; golden data that does not fit is a finding too.
 
@@ -76,68 +89,48 @@ def _findings(gate: Gate, subject: Subject, shown: Exhibits | None) -> list[Find
         parts = {**parts, **samples.rows_by_slice()}
     if gate.data is not None:
         return check(gate.data, samples, subject.samples)
+    case = Case(gate, gate.dataset, subject, samples, parts, shown)
     if gate.contract is not None:
-        return _contract(gate, gate.contract, gate.dataset, subject, samples, parts, shown)
+        return _contract(case, gate.contract)
     if gate.compare is not None:
-        return _compare(gate, gate.compare, gate.dataset, subject, samples, parts, shown)
+        return _compare(case, gate.compare)
     assert gate.metamorphic is not None
-    return _metamorphic(gate, gate.metamorphic, gate.dataset, subject, samples, parts, shown)
+    return _metamorphic(case, gate.metamorphic)
 
 
-def _contract(
-    gate: Gate,
-    wanted: Contract,
-    dataset: Dataset,
-    subject: Subject,
-    samples: Samples,
-    parts: Parts,
-    shown: Exhibits | None,
-) -> list[Finding]:
+def _contract(case: Case, wanted: Contract) -> list[Finding]:
+    subject, samples, dataset, shown = case.subject, case.samples, case.dataset, case.shown
     answers = subject.answers(dataset, wanted.output)
     measure = measure_of(wanted.metric, answers, samples.labelled(), wanted.positive)
     threshold = wanted.at_least if wanted.at_least is not None else wanted.at_most
     assert threshold is not None
     demand = Demand(float(threshold), wanted.confidence, wanted.interval)
-    findings = _unless_vacuous(gate, answers, good_enough(measure, demand, parts))
+    findings = _unless_vacuous(case.gate, answers, good_enough(measure, demand, case.parts))
     if shown is not None and measure.counts is not None and measure.per_sample is not None:
         wrong = np.flatnonzero(measure.per_sample == 0)
         shown.add(wrong, subject.signature, dataset.picture, samples, answers)
     return findings
 
 
-def _compare(
-    gate: Gate,
-    wanted: Compare,
-    dataset: Dataset,
-    subject: Subject,
-    samples: Samples,
-    parts: Parts,
-    shown: Exhibits | None,
-) -> list[Finding]:
+def _compare(case: Case, wanted: Compare) -> list[Finding]:
+    subject, samples, dataset, shown = case.subject, case.samples, case.dataset, case.shown
     labels = samples.labelled()
     new = subject.answers(dataset, wanted.output)
     stable = subject.stable_answers(dataset, wanted.output)
     mine, its = (measure_of(wanted.metric, one, labels, wanted.positive) for one in (new, stable))
     margin = None if wanted.margin is None else float(wanted.margin)
-    findings = not_worse(mine, its, margin, wanted.confidence, parts)
+    findings = not_worse(mine, its, margin, wanted.confidence, case.parts)
     if shown is not None and mine.per_sample is not None and its.per_sample is not None:
         became_wrong = np.flatnonzero(mine.per_sample < its.per_sample)
         # Those that became worst first.
         away = mine.per_sample[became_wrong] - its.per_sample[became_wrong]
         order = became_wrong[np.argsort(away, kind="stable")]
         shown.add(order, subject.signature, dataset.picture, samples, stable, after=(samples, new))
-    return _unless_vacuous(gate, new, findings)
+    return _unless_vacuous(case.gate, new, findings)
 
 
-def _metamorphic(
-    gate: Gate,
-    wanted: Metamorphic,
-    dataset: Dataset,
-    subject: Subject,
-    samples: Samples,
-    parts: Parts,
-    shown: Exhibits | None,
-) -> list[Finding]:
+def _metamorphic(case: Case, wanted: Metamorphic) -> list[Finding]:
+    subject, samples, dataset, shown = case.subject, case.samples, case.dataset, case.shown
     before = subject.answers(dataset, wanted.output)
     changed, after = subject.after(wanted, dataset, transformed)
     held: NDArray[np.bool_] = holds(wanted, before, after)
@@ -146,8 +139,8 @@ def _metamorphic(
     else:
         measure: Measure = share_of(held)
         demand = Demand(float(wanted.at_least), wanted.confidence, wanted.interval)
-        findings = good_enough(measure, demand, parts)
-    findings = _unless_vacuous(gate, before, findings)
+        findings = good_enough(measure, demand, case.parts)
+    findings = _unless_vacuous(case.gate, before, findings)
     if shown is not None:
         shown.add(
             np.flatnonzero(~held),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from kohort_server.digest import digest_of
 from kohort_server.engine.interface import Engine, Signature
 from kohort_server.errors import StartFailure
-from kohort_server.gate.golden import UNREADABLE, Golden, read
 from kohort_server.gates.answers import Answers, answers_of
 from kohort_server.gates.bounds import Rows
 from kohort_server.gates.errors import GateError
+from kohort_server.gates.golden import UNREADABLE, Golden, read
 
 LABELS = "labels"
 SLICE = "slice"

@@ -1,1 +1,0 @@
-"""Checks of a model before any client sees its answers."""
